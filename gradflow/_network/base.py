@@ -1,0 +1,70 @@
+"""What every network is."""
+
+import abc
+from typing import Any, TypeVar
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._tree import safe_norm
+from .._types import Weights
+from .activation import AbstractActivation
+
+Network = TypeVar("Network", bound="AbstractNetwork")
+
+
+class AbstractNetwork(eqx.Module):
+    r"""A positively homogeneous network without biases, called on one example.
+
+    $g(x) = W_L \sigma(W_{L-1} \cdots \sigma(W_1 x))$ for layers of any kind: scaling
+    one layer's weights by $\alpha \ge 0$ scales the output by $\alpha$.
+    """
+
+    weights: eqx.AbstractVar[Weights]
+    activation: eqx.AbstractVar[AbstractActivation]
+
+    @abc.abstractmethod
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, " outputs"]:
+        """The output for one example `x` of shape `in_shape`."""
+
+    @property
+    @abc.abstractmethod
+    def in_shape(self) -> tuple[int, ...]:
+        """The shape of one example."""
+
+    @property
+    @abc.abstractmethod
+    def out_size(self) -> int:
+        """The number of outputs."""
+
+    @abc.abstractmethod
+    def scale_fan_in(
+        self, layer: int, weight: Float[Array, "..."], factors: Float[Array, " units"]
+    ) -> Float[Array, "..."]:
+        """Multiplies what `layer` receives from each unit of the layer below.
+
+        **Arguments:**
+
+        - `layer`: index of the layer, at least 1.
+        - `weight`: that layer's weights.
+        - `factors`: one factor for each unit (or channel) of layer `layer - 1`.
+
+        **Returns:**
+
+        Weights of the same shape. Dividing the rows of layer `layer - 1` by `factors`
+        at the same time leaves an exact ReLU network's function as it is.
+        """
+
+    @abc.abstractmethod
+    def config(self) -> dict[str, Any]:
+        """What the class's `from_weights` needs besides the weights, by name."""
+
+    @property
+    def norms(self) -> Float[Array, " layers"]:
+        r"""The Frobenius norms $\|W_k\|$ of the layers."""
+        return jnp.stack([safe_norm(w) for w in self.weights])
+
+    def with_weights(self: Network, weights: Weights) -> Network:
+        """The same network with other weights."""
+        return eqx.tree_at(lambda network: network.weights, self, weights)

@@ -1,0 +1,118 @@
+"""Data and loss: what is minimised."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from ._loss import AbstractLoss
+from ._network import AbstractNetwork
+from ._types import Weights
+from .datasets import Dataset
+
+
+class Problem(eqx.Module):
+    """A dataset and a loss. Outputs, losses, slopes and margins come from here."""
+
+    dataset: Dataset
+    loss: AbstractLoss
+
+    def __check_init__(self):
+        self.loss.check(self.dataset)
+
+    def check(self, network: AbstractNetwork) -> None:
+        """Raises a `ValueError` where `network` does not fit the data."""
+        if network.in_shape != self.dataset.input_shape:
+            raise ValueError(
+                f"`network` takes inputs of shape {network.in_shape}, the data's are "
+                f"of shape {self.dataset.input_shape}."
+            )
+        if network.out_size != self.dataset.num_outputs:
+            raise ValueError(
+                f"`network` has {network.out_size} outputs, the labels ask for "
+                f"{self.dataset.num_outputs}: one for labels ±1, one for each class."
+            )
+
+    def outputs(self, network: AbstractNetwork) -> Float[Array, "N C"]:
+        """The outputs $g(x_n)$ for all samples."""
+        self.check(network)
+        return jax.vmap(network)(self.dataset.inputs)
+
+    def value(self, network: AbstractNetwork) -> Float[Array, ""]:
+        """The loss, summed or averaged over the samples."""
+        values = jax.vmap(self.loss.value)(self.outputs(network), self.dataset.labels)
+        return self._weight * jnp.sum(values)
+
+    def log_value(self, network: AbstractNetwork) -> Float[Array, ""]:
+        """The logarithm of `value`, also where the loss itself under- or overflows."""
+        logs = jax.vmap(self.loss.log_value)(self.outputs(network), self.dataset.labels)
+        return jax.nn.logsumexp(logs) + jnp.log(self._weight)
+
+    def slopes(self, outputs: Float[Array, "N C"]) -> Float[Array, "N C"]:
+        r"""The slopes $d_n = \partial L / \partial g_n$ of `value`."""
+        return self._weight * jax.vmap(self.loss.slope)(outputs, self.dataset.labels)
+
+    def gradient(self, network: AbstractNetwork) -> Weights:
+        """The gradient of `value` by the network's weights."""
+        return self.pullback(network.with_weights, network.weights)
+
+    def pullback(self, to_network: Callable[[Any], AbstractNetwork], point: Any) -> Any:
+        """The gradient of `value` by whatever parametrizes the network.
+
+        **Arguments:**
+
+        - `to_network`: takes a pytree of arrays to a network.
+        - `point`: the pytree at which the gradient is taken.
+
+        **Returns:**
+
+        A pytree like `point`.
+        """
+        outputs, pull = jax.vjp(lambda p: self.outputs(to_network(p)), point)
+        return pull(self.slopes(outputs))[0]
+
+    def margins(self, network: AbstractNetwork) -> Float[Array, " N"]:
+        r"""The normalised margins $y_n f_n$, where $f = g / \rho$ is the network with
+        unit layer norms; for classes $f_{y_n} - \max_{j \ne y_n} f_j$ (MATH of M112
+        §1.2).
+
+        **Raises:** `ValueError` for regression data.
+        """
+        return self._output_margins(network) / jnp.prod(network.norms)
+
+    def accuracy(self, network: AbstractNetwork) -> Float[Array, ""]:
+        """The fraction of samples with a positive margin: a tie counts as an error.
+
+        **Raises:** `ValueError` for regression data.
+        """
+        correct: Bool[Array, " N"] = self._output_margins(network) > 0
+        return jnp.mean(correct, dtype=self.dataset.inputs.dtype)
+
+    def _output_margins(self, network: AbstractNetwork) -> Float[Array, " N"]:
+        if self.dataset.regression:
+            raise ValueError("Regression data have no margins and no accuracy.")
+        outputs = self.outputs(network)
+        labels = self.dataset.labels
+        if self.dataset.signs:
+            return labels * outputs[:, 0]
+        onehot = jax.nn.one_hot(labels, outputs.shape[1], dtype=outputs.dtype)
+        others = jnp.max(jnp.where(onehot > 0, -jnp.inf, outputs), axis=1)
+        return jnp.sum(onehot * outputs, axis=1) - others
+
+    @property
+    def _weight(self) -> Float[Array, ""]:
+        """The weight of each sample in the loss."""
+        n = self.dataset.num_samples if self.loss.reduction == "mean" else 1
+        return jnp.asarray(1 / n, self.dataset.inputs.dtype)
+
+
+Problem.__init__.__doc__ = """**Arguments:**
+
+- `dataset`: inputs and labels, a [`gradflow.Dataset`][].
+- `loss`: the loss of one example and its reduction over the samples.
+
+**Raises:** `ValueError` where the loss is not defined for the dataset's labels.
+"""

@@ -1,0 +1,18 @@
+"""Aliases used in signatures throughout the library."""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from jaxtyping import Array, Bool, Float, Int
+
+Weights: TypeAlias = tuple[Float[Array, "..."], ...]
+"""The weights of the layers, `W_1` first."""
+
+State: TypeAlias = Any
+"""What a flow evolves: a pytree of floating-point arrays."""
+
+RealScalarLike: TypeAlias = float | int | Float[Array, ""] | Int[Array, ""]
+BoolScalarLike: TypeAlias = bool | Bool[Array, ""]
+
+Observable: TypeAlias = Callable[..., Any]
+"""`fn(problem, network) -> array`."""
