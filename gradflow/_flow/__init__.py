@@ -1,0 +1,9 @@
+from .base import AbstractFlow as AbstractFlow
+from .gradient import GradientFlow as GradientFlow
+from .gradient import PolarGradientFlow as PolarGradientFlow
+from .lagrange import LagrangeFlow as LagrangeFlow
+from .polar_state import PolarState as PolarState
+from .spheres import AbstractSpheres as AbstractSpheres
+from .spheres import MatrixSpheres as MatrixSpheres
+from .spheres import RowSpheres as RowSpheres
+from .weight_norm import WeightNormFlow as WeightNormFlow

@@ -1,0 +1,84 @@
+"""What every flow is."""
+
+import abc
+from typing import Generic, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._network import AbstractNetwork
+from .._problem import Problem
+from .._types import RealScalarLike, Weights
+
+S = TypeVar("S")
+
+
+class AbstractFlow(eqx.Module, Generic[S]):
+    r"""Constrained steepest descent of $L + \lambda P$ in coordinates of its own.
+
+    A flow is made of four things: coordinates (`init` and `weights`, there and back),
+    a `penalty` $P$, a metric (`sharp`), and a constraint set (`tangent`, `project`,
+    `defect`). The vector field follows from them:
+
+    $$\dot s = -\Pi_s\, G_s^{-1}\, \nabla_s \left( L(W(s)) + \lambda P(s) \right).$$
+
+    A `state` is a pytree of floating-point arrays.
+    """
+
+    weight_decay: eqx.AbstractVar[RealScalarLike]
+
+    @abc.abstractmethod
+    def init(self, network: AbstractNetwork) -> S:
+        """The state of the network from which the flow starts."""
+
+    @abc.abstractmethod
+    def weights(self, state: S) -> Weights:
+        """The weights of the network that `state` stands for."""
+
+    @abc.abstractmethod
+    def penalty(self, state: S) -> Float[Array, ""]:
+        r"""What the weight decay $\lambda$ multiplies."""
+
+    @abc.abstractmethod
+    def sharp(self, state: S, gradient: S) -> S:
+        """Turns partial derivatives into a velocity: applies the inverse metric."""
+
+    @abc.abstractmethod
+    def tangent(self, state: S, velocity: S) -> S:
+        """Takes what leaves the constraint set out of a velocity."""
+
+    @abc.abstractmethod
+    def project(self, state: S) -> S:
+        """The point of the constraint set nearest to `state`."""
+
+    @abc.abstractmethod
+    def defect(self, state: S) -> Float[Array, ""]:
+        r"""How far `state` is off its spheres: the largest $|\|V\| - 1|$."""
+
+    def to_network(self, state: S, like: AbstractNetwork) -> AbstractNetwork:
+        """The network that `state` stands for, of the architecture of `like`."""
+        return like.with_weights(self.weights(state))
+
+    def gradient(self, problem: Problem, state: S, like: AbstractNetwork) -> S:
+        """The partial derivatives of the loss by the coordinates."""
+        return problem.pullback(lambda s: self.to_network(s, like), state)
+
+    def decay(self, state: S) -> S:
+        r"""The partial derivatives of $\lambda P$ by the coordinates."""
+        slope = jax.grad(self.penalty)(state)
+        return jax.tree.map(
+            lambda x: jnp.asarray(self.weight_decay, x.dtype) * x, slope
+        )
+
+    def vector_field(
+        self, t: RealScalarLike, state: S, problem: Problem, like: AbstractNetwork
+    ) -> S:
+        """The velocity of `state` at time `t`."""
+        del t
+        total = jax.tree.map(
+            jnp.add, self.gradient(problem, state, like), self.decay(state)
+        )
+        descent = jax.tree.map(jnp.negative, self.sharp(state, total))
+        return self.tangent(state, descent)
