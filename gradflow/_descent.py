@@ -1,0 +1,267 @@
+"""Gradient descent: the discrete twin of a flow."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import equinox.internal as eqxi
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from ._check import check_positive, is_concrete
+from ._flow import AbstractFlow, GradientFlow
+from ._network import AbstractNetwork
+from ._observables import Point, default_observables, measure
+from ._problem import Problem
+from ._results import RESULTS
+from ._run import Run, finish, floats_to_arrays, numbers_to_arrays
+from ._trajectory import Trajectory
+from ._tree import tree_isfinite
+from ._types import Observable, RealScalarLike, State
+from ._until import as_conditions, describe
+
+
+def descend(
+    problem: Problem,
+    optimiser: optax.GradientTransformation | RealScalarLike,
+    network: AbstractNetwork,
+    steps: int,
+    *,
+    flow: AbstractFlow = GradientFlow(),  # noqa: B008
+    learning_rate: RealScalarLike | None = None,
+    save_steps: Any = None,
+    observe: Mapping[str, Observable] | None = None,
+    until: Any = None,
+    progress: bool = False,
+    save_networks: bool = True,
+    throw: bool = True,
+) -> Trajectory:
+    r"""Full-batch gradient descent on the problem of a flow, in the flow's coordinates.
+
+    Each step hands minus the flow's velocity to the optimiser as the gradient, adds its
+    update to the state, and projects onto the flow's spheres. With plain gradient
+    descent of step $h$ this is Euler's method for the flow, and step $n$ lies at flow
+    time $n h$: the two trajectories can be laid over each other.
+
+    **Main arguments:**
+
+    - `problem`: data and loss.
+    - `optimiser`: an optax optimiser, or a number: the learning rate of plain gradient
+        descent.
+    - `network`: where to start.
+    - `steps`: the number of steps.
+    - `flow`: gives coordinates, weight decay and constraints. `GradientFlow()` is
+        gradient descent in the weights.
+    - `observe`, `until`, `progress`, `save_networks`, `throw`: as in
+        [`gradflow.solve`][].
+
+    **Other arguments:**
+
+    - `learning_rate`: only sets the clock, `ts = learning_rate * step`. Not given: the
+        size of the optimiser's first update for a gradient of ones, which is the
+        learning rate of plain gradient descent, of momentum and of Adam.
+    - `save_steps`: the steps to save, increasing integers from 0 to `steps`. Not given:
+        101 of them, evenly spaced, or all where there are fewer.
+
+    **Returns:** a [`gradflow.Trajectory`][]. A step that would make the state infinite
+    or NaN is not taken: the run ends before it with the result `nonfinite_state`.
+
+    **Raises:** `ValueError` for arguments that do not fit; `SolveError` for a failed
+    run with `throw`.
+    """
+    problem.check(network)
+    dtype = network.weights[0].dtype
+    if steps < 1:
+        raise ValueError(f"`steps` must be at least 1, got {steps}.")
+    if isinstance(optimiser, (int, float, jax.Array)):
+        check_positive("optimiser", optimiser)
+        optimiser = jnp.asarray(optimiser, dtype)
+        learning_rate = optimiser if learning_rate is None else learning_rate
+    elif learning_rate is None:
+        learning_rate = _first_step_size(optimiser, flow.init(network))
+    check_positive("learning_rate", learning_rate)
+    conditions = as_conditions(until)
+    if observe is None:
+        observe = default_observables(problem, flow)
+    run = _descend(
+        problem,
+        numbers_to_arrays(flow, dtype),
+        network,
+        optimiser,
+        _check_save_steps(save_steps, steps),
+        jnp.asarray(steps),
+        jnp.asarray(learning_rate, dtype),
+        floats_to_arrays(dict(observe), dtype),
+        floats_to_arrays(conditions, dtype),
+        progress,
+        save_networks,
+    )
+    return finish(run, network, names=[describe(c) for c in conditions], throw=throw)
+
+
+class _Carry(eqx.Module):
+    """Where the descent is between two steps."""
+
+    step: Int[Array, ""]
+    state: State
+    optimiser_state: PyTree
+    is_finite: Bool[Array, ""]
+    conditions_met: tuple[Bool[Array, ""], ...]
+
+    def has_ended(self) -> Bool[Array, ""]:
+        return ~self.is_finite | jnp.any(jnp.array((False, *self.conditions_met)))
+
+
+@eqx.filter_jit
+def _descend(
+    problem: Problem,
+    flow: AbstractFlow,
+    network: AbstractNetwork,
+    optimiser: optax.GradientTransformation | Float[Array, ""],
+    save_steps: Int[Array, " T"],
+    steps: Int[Array, ""],
+    learning_rate: Float[Array, ""],
+    observables: dict[str, Any],
+    conditions: tuple[Any, ...],
+    progress: bool,
+    save_networks: bool,
+) -> Run:
+    if not isinstance(optimiser, optax.GradientTransformation):
+        optimiser = optax.sgd(optimiser)
+
+    def point_at(step: Int[Array, ""], state: State) -> Point:
+        t = step.astype(learning_rate.dtype) * learning_rate
+        return Point(problem, flow, t, state, flow.to_network(state, network))
+
+    def check_conditions(step, state) -> tuple[Bool[Array, ""], ...]:
+        point = point_at(step, state)
+        return tuple(jnp.asarray(measure(c, point), bool) for c in conditions)
+
+    def take_step(carry: _Carry) -> _Carry:
+        t = point_at(carry.step, carry.state).t
+        velocity = flow.vector_field(t, carry.state, problem, network)
+        gradient = jax.tree.map(jnp.negative, velocity)
+        updates, optimiser_state = _update(
+            optimiser, gradient, carry.optimiser_state, carry.state
+        )
+        state = flow.project(optax.apply_updates(carry.state, updates))
+        is_finite = tree_isfinite(state)
+        step, state, optimiser_state = jax.tree.map(
+            lambda new, old: jnp.where(is_finite, new, old),
+            (carry.step + 1, state, optimiser_state),
+            (carry.step, carry.state, carry.optimiser_state),
+        )
+        return _Carry(
+            step, state, optimiser_state, is_finite, check_conditions(step, state)
+        )
+
+    def advance_and_save(carry_and_meter, row):
+        carry, meter_state = carry_and_meter
+        target, is_first = row
+        is_reached = is_first | ~carry.has_ended()
+        carry = eqxi.while_loop(
+            lambda c: (c.step < target) & ~c.has_ended(),
+            take_step,
+            carry,
+            kind="checkpointed",
+            checkpoints=_CHECKPOINTS,
+        )
+        point = point_at(carry.step, carry.state)
+        values = {name: measure(o, point) for name, o in observables.items()}
+        meter_state = meter.step(meter_state, carry.step / steps)
+        t = jnp.where(is_reached, point.t, jnp.inf)
+        weights = point.network.weights if save_networks else None
+        return (carry, meter_state), (t, weights, jax.tree.map(jnp.asarray, values))
+
+    meter: diffrax.AbstractProgressMeter = (
+        diffrax.TqdmProgressMeter(refresh_steps=1)
+        if progress
+        else diffrax.NoProgressMeter()
+    )
+    state = flow.init(network)
+    start = jnp.zeros((), steps.dtype)
+    carry = _Carry(
+        start,
+        state,
+        optimiser.init(state),
+        jnp.array(True),
+        check_conditions(start, state),
+    )
+    targets = jnp.append(save_steps, steps)
+    is_first = jnp.arange(targets.shape[0]) == 0
+    (carry, meter_state), (ts, weights, values) = jax.lax.scan(
+        advance_and_save, (carry, meter.init()), (targets, is_first)
+    )
+    meter.close(meter_state)  # pyright: ignore[reportArgumentType]
+    result = RESULTS.where(
+        carry.has_ended(),
+        RESULTS.event_occurred,  # pyright: ignore[reportArgumentType]
+        RESULTS.successful,  # pyright: ignore[reportArgumentType]
+    )
+    return Run(
+        ts=ts,
+        weights=weights,
+        observables=values,
+        final=flow.weights(carry.state),
+        result=RESULTS.where(carry.is_finite, result, RESULTS.nonfinite_state),
+        conditions_met=carry.conditions_met,
+        stats={"num_steps": carry.step, "num_gradients": carry.step},
+        num_saves=save_steps.shape[0],
+    )
+
+
+# States kept while differentiating in reverse through the steps between two saves.
+_CHECKPOINTS = 64
+
+
+def _check_save_steps(save_steps: Any, steps: int) -> Int[Array, " T"]:
+    if save_steps is None:
+        save_steps = np.unique(np.linspace(0, steps, 101).astype(int))
+    save_steps = np.asarray(save_steps)
+    if save_steps.ndim != 1 or len(save_steps) == 0:
+        raise ValueError(
+            f"`save_steps` must be a vector of steps, got shape {save_steps.shape}."
+        )
+    if not np.issubdtype(save_steps.dtype, np.integer) or np.any(
+        np.diff(save_steps) <= 0
+    ):
+        raise ValueError("`save_steps` must be strictly increasing integers.")
+    if save_steps[0] < 0 or save_steps[-1] > steps:
+        raise ValueError(
+            f"`save_steps` must lie between 0 and `steps`, {steps}; got steps from "
+            f"{save_steps[0]} to {save_steps[-1]}."
+        )
+    return jnp.asarray(save_steps)
+
+
+def _update(optimiser, gradient, optimiser_state, state) -> tuple[State, PyTree]:
+    # Some of optax needs the standard promotion, whatever the user has set.
+    with jax.numpy_dtype_promotion("standard"):
+        updates, optimiser_state = optimiser.update(gradient, optimiser_state, state)
+    return jax.tree.map(lambda u, s: u.astype(s.dtype), updates, state), optimiser_state
+
+
+def _first_step_size(
+    optimiser: optax.GradientTransformation, state: State
+) -> Float[Array, ""]:
+    """The size of the first update at the origin, for a gradient of ones."""
+    origin = jax.tree.map(jnp.zeros_like, state)
+    ones = jax.tree.map(jnp.ones_like, state)
+    try:
+        updates, _ = _update(optimiser, ones, optimiser.init(origin), origin)
+    except TypeError as error:
+        raise ValueError(
+            "`optimiser`: its `update` needs more than gradients, state and "
+            "parameters, so it cannot be used here."
+        ) from error
+    sizes = jnp.concatenate([-jnp.ravel(u) for u in jax.tree.leaves(updates)])
+    if is_concrete(sizes) and not np.allclose(sizes, sizes[0], rtol=1e-3):
+        raise ValueError(
+            "`optimiser` does not have one learning rate for all parameters: give the "
+            "time of one step as `learning_rate`."
+        )
+    return sizes[0]

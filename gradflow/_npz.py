@@ -1,0 +1,64 @@
+"""Arrays and a page of JSON in one `.npz` file, without pickle."""
+
+import json
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def write(
+    path: str | os.PathLike, header: Mapping[str, Any], arrays: Mapping[str, Any]
+) -> None:
+    """Writes the file whole or not at all."""
+    path = Path(path)
+    plain = {name: np.asarray(array) for name, array in arrays.items()}
+    # In the same folder, so that the renaming is atomic.
+    with tempfile.NamedTemporaryFile(
+        dir=path.parent, prefix=path.name, suffix=".part", delete=False
+    ) as file:
+        try:
+            np.savez_compressed(
+                file,
+                header=np.array(json.dumps(header)),
+                **plain,  # pyright: ignore[reportArgumentType]
+            )
+            file.flush()
+            os.fsync(file.fileno())
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+
+
+def read(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Reads what `write` has written.
+
+    **Raises:** `FileNotFoundError`, or `ValueError` for anything but such a file.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        header = json.loads(str(arrays.pop("header")))
+    except FileNotFoundError:
+        raise
+    except (
+        OSError,
+        EOFError,
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        NotImplementedError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise ValueError(f"`path`: {path} cannot be read: {error}") from error
+    if not isinstance(header, dict):
+        raise ValueError(f"`path`: {path} has no header")
+    return header, arrays

@@ -1,0 +1,70 @@
+"""How a run can end, and what to do about it."""
+
+import diffrax
+
+
+class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
+    """How a run ended. `successful` and `event_occurred` (a condition of `until` was
+    met) are good ends; everything else is a failure and says which."""
+
+    nonfinite_state = "The loss, its gradient or the weights became infinite or NaN."
+    left_spheres = "The directions of the layers left their unit spheres."
+
+
+NAMES = (
+    "successful",
+    "event_occurred",
+    "max_steps_reached",
+    "dt_min_reached",
+    "nonfinite_state",
+    "left_spheres",
+    "max_steps_rejected",
+    "nonlinear_max_steps_reached",
+    "nonlinear_divergence",
+    "nonfinite",
+    "singular",
+    "internal_error",
+)
+
+_ADVICE = {
+    "max_steps_reached": "Likely causes: units of an exact ReLU network sliding along "
+    "their kinks, or a stiff problem (a large sharpness). Smooth the network with "
+    "`ReLU(smoothing=1e-3)`, loosen `rtol`, shorten the time, or raise `max_steps`.",
+    "dt_min_reached": "The step size collapsed. Likely causes: a ReLU unit that slides "
+    "along its kink, where the field is discontinuous (smooth the network with "
+    "`ReLU(smoothing=1e-3)`); an `rtol` finer than the floating-point type resolves "
+    "(use float64); a loss that overflows for large outputs (start from smaller "
+    "norms).",
+    "nonfinite_state": "Likely causes: a step size or learning rate beyond stability; "
+    "initial norms so large that the loss overflows; float32 where float64 is needed.",
+    "left_spheres": "The raw Lagrange form repels from the spheres while ρ is above "
+    "its equilibrium. Use `LagrangeFlow(raw=False)`, or raise `max_defect`.",
+}
+
+
+class SolveError(RuntimeError):
+    """A run failed. What it had computed until then is in `trajectory`."""
+
+    def __init__(self, message: str, trajectory):
+        super().__init__(message)
+        self.trajectory = trajectory
+
+
+def is_okay(result: RESULTS):
+    """Whether the end was a good one."""
+    return (result == RESULTS.successful) | (result == RESULTS.event_occurred)
+
+
+def name_of(result: RESULTS) -> str:
+    """The name of a result that is not being traced."""
+    for name in NAMES:
+        if result == getattr(RESULTS, name):
+            return name
+    return "internal_error"
+
+
+def explain(result: RESULTS) -> str:
+    """What happened, likely causes and the way out."""
+    message = " ".join(RESULTS[result].split())
+    advice = _ADVICE.get(name_of(result), "")
+    return f"{name_of(result)}: {message} {advice}".strip()

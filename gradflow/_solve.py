@@ -1,0 +1,153 @@
+"""Integration of a flow."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import diffrax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ._check import check_finite, check_positive, is_concrete
+from ._flow import AbstractFlow
+from ._integrate import Settings, integrate
+from ._network import AbstractNetwork
+from ._observables import default_observables
+from ._problem import Problem
+from ._run import finish, floats_to_arrays, numbers_to_arrays
+from ._trajectory import Trajectory
+from ._types import Observable, RealScalarLike
+from ._until import as_conditions, describe
+
+
+def solve(
+    problem: Problem,
+    flow: AbstractFlow,
+    network: AbstractNetwork,
+    t1: RealScalarLike,
+    *,
+    t0: RealScalarLike = 0.0,
+    ts: Any = None,
+    rtol: RealScalarLike = 1e-4,
+    atol: RealScalarLike | None = None,
+    observe: Mapping[str, Observable] | None = None,
+    until: Any = None,
+    progress: bool = False,
+    save_networks: bool = True,
+    throw: bool = True,
+    max_steps: int = 1_000_000,
+    max_defect: RealScalarLike = 1e-3,
+    solver: diffrax.AbstractSolver | None = None,
+    controller: diffrax.AbstractStepSizeController | None = None,
+    dt0: RealScalarLike | None = None,
+    adjoint: diffrax.AbstractAdjoint | None = None,
+) -> Trajectory:
+    """Integrates a flow from a network at time `t0` to time `t1`.
+
+    **Main arguments:**
+
+    - `problem`: data and loss.
+    - `flow`: for example `GradientFlow()` or `LagrangeFlow(weight_decay=0.1)`.
+    - `network`: where to start.
+    - `t1`: the final time.
+    - `ts`: the times to save, of shape `(T,)`, in increasing order, from `t0` to `t1`.
+        Not given: 101 evenly spaced times.
+    - `rtol`: the relative tolerance of each step, for the default controller.
+    - `observe`: a dictionary of functions `fn(problem, network)`, each returning an
+        array, that are computed at the saved times. Not given:
+        `gradflow.default_observables(problem, flow)`.
+    - `until`: a condition or several, such as `Stationary(1e-6)` or a function
+        `fn(problem, network) -> bool`: the run stops after the first step at whose end
+        one is met.
+    - `progress`: shows a progress bar.
+
+    **Other arguments:**
+
+    - `t0`: the initial time.
+    - `atol`: the absolute tolerance of each component; `rtol / 100` if not given.
+    - `save_networks`: whether to save the networks at `ts`, or only the observables.
+    - `throw`: whether a failure raises a `SolveError`, which carries what was computed,
+        or is to be found in `trajectory.result`.
+    - `max_steps`: the number of steps after which to give up.
+    - `max_defect`: the distance from the spheres at which to give up. Only a flow that
+        is not projected, the raw Lagrange flow, can come that far.
+    - `solver`: a diffrax solver. Not given: `Bosh3()`, which needs the fewest gradients
+        of diffrax's explicit solvers over a wide range of tolerances: they are limited
+        by stability here, not by accuracy.
+    - `controller`: a diffrax step size controller. Not given: a PI controller with
+        `rtol` and `atol`.
+    - `dt0`: the first step, chosen by the controller if not given.
+    - `adjoint`: how to differentiate through the solution, a diffrax adjoint. Not
+        given: `RecursiveCheckpointAdjoint()`.
+
+    **Returns:** a [`gradflow.Trajectory`][]. The flow's `project` is applied inside
+    every step; `stats["max_drift"]` is the largest distance from the spheres before
+    that. `stats["num_gradients"]` counts the solver's own evaluations of the field, not
+    those made by observables and conditions; `None` for implicit solvers.
+
+    **Raises:** `ValueError` for arguments that do not fit; `SolveError` as above.
+    """
+    problem.check(network)
+    dtype = network.weights[0].dtype
+    t0, t1, ts = _check_times(t0, t1, ts, dtype)
+    check_positive("rtol", rtol)
+    atol = rtol / 100 if atol is None else atol
+    check_positive("atol", atol)
+    check_positive("max_defect", max_defect)
+    if dt0 is not None:
+        check_positive("dt0", dt0)
+    if max_steps < 1:
+        raise ValueError(f"`max_steps` must be at least 1, got {max_steps}.")
+    conditions = as_conditions(until)
+    if observe is None:
+        observe = default_observables(problem, flow)
+
+    def array(x: RealScalarLike) -> Float[Array, ""]:
+        return jnp.asarray(x, dtype)
+
+    settings = Settings(
+        t0=t0,
+        t1=t1,
+        ts=ts,
+        dt0=None if dt0 is None else array(dt0),
+        rtol=array(rtol),
+        atol=array(atol),
+        max_defect=array(max_defect),
+        solver=diffrax.Bosh3() if solver is None else solver,
+        controller=controller,
+        adjoint=diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint,
+        max_steps=max_steps,
+        progress=progress,
+        save_networks=save_networks,
+    )
+    run = integrate(
+        problem,
+        numbers_to_arrays(flow, dtype),
+        network,
+        floats_to_arrays(dict(observe), dtype),
+        floats_to_arrays(conditions, dtype),
+        settings,
+    )
+    return finish(run, network, names=[describe(c) for c in conditions], throw=throw)
+
+
+def _check_times(t0, t1, ts, dtype):
+    check_finite("t0", t0)
+    check_finite("t1", t1)
+    if is_concrete((t0, t1)) and not t1 > t0:
+        raise ValueError(f"`t1` must be later than `t0`, got {t1} and {t0}.")
+    t0, t1 = jnp.asarray(t0, dtype), jnp.asarray(t1, dtype)
+    if ts is None:
+        return t0, t1, jnp.linspace(t0, t1, 101)
+    ts = jnp.asarray(ts, dtype)
+    if ts.ndim != 1 or ts.shape[0] == 0:
+        raise ValueError(f"`ts` must be a vector of times, got shape {ts.shape}.")
+    if is_concrete((t0, t1, ts)):
+        if not np.all(np.isfinite(ts)) or np.any(np.diff(ts) <= 0):
+            raise ValueError("`ts` must be finite and strictly increasing.")
+        if ts[0] < t0 or ts[-1] > t1:
+            raise ValueError(
+                f"`ts` must lie between `t0` and `t1`, {t0} and {t1}; got times from "
+                f"{ts[0]} to {ts[-1]}."
+            )
+    return t0, t1, ts

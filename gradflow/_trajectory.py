@@ -1,0 +1,176 @@
+"""What a run returns."""
+
+import os
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from . import _npz
+from ._check import is_concrete
+from ._network import AbstractNetwork
+from ._network.serial import from_json, to_json
+from ._results import NAMES, RESULTS, is_okay, name_of
+
+_FORMAT = 1
+
+
+class Trajectory(eqx.Module):
+    """The course of a flow, or of a descent.
+
+    **Attributes:**
+
+    - `ts`: the saved times, of shape `(T,)`.
+    - `networks`: the networks at these times, one network whose weights have a leading
+        axis `T`; `None` if they were not saved. `trajectory[i]` is the `i`-th of them.
+    - `final`: the network at the end of the run.
+    - `observables`: a dictionary of arrays with a leading axis `T`.
+    - `result`: how the run ended, one of `gradflow.RESULTS`.
+    - `stats`: numbers of steps (`num_steps`), of gradients (`num_gradients`), and more.
+    - `stopped_by`: the condition of `until` that was met, if one was.
+
+    A run that ended early, by a condition or by a failure that was not raised, has the
+    point where it ended as its last. Under `jit`, `vmap` or `grad`, where shapes cannot
+    depend on values, the times after the end are `inf` instead.
+    """
+
+    ts: Float[Array, " T"]
+    networks: AbstractNetwork | None
+    final: AbstractNetwork
+    observables: dict[str, PyTree[Array]]
+    result: RESULTS
+    stats: dict[str, Any]
+    stopped_by: str | None = eqx.field(static=True, default=None)
+
+    def __len__(self) -> int:
+        return self.ts.shape[-1]
+
+    def __getitem__(self, index: int) -> AbstractNetwork:
+        """The network at `ts[index]`."""
+        if self.networks is None:
+            raise ValueError(
+                "The networks of this trajectory were not saved: run it again with "
+                "`save_networks=True`."
+            )
+        return self.networks.with_weights(
+            tuple(w[index] for w in self.networks.weights)
+        )
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes the trajectory to `path`, an `.npz` file; whole or not at all.
+
+        **Raises:** `ValueError` where an observable is a pytree, not an array.
+        """
+        arrays: dict[str, Any] = {"ts": self.ts}
+        for name, values in self.observables.items():
+            if not eqx.is_array(values):
+                raise ValueError(
+                    f"Observable {name!r} is a {type(values).__name__}; only arrays "
+                    "can be saved."
+                )
+            arrays[f"observables/{name}"] = values
+        known = {name: value for name, value in self.stats.items() if value is not None}
+        arrays |= {f"stats/{name}": value for name, value in known.items()}
+        arrays |= {f"final/{k}": w for k, w in enumerate(self.final.weights)}
+        if self.networks is not None:
+            arrays |= {f"networks/{k}": w for k, w in enumerate(self.networks.weights)}
+        header = {
+            "format": _FORMAT,
+            "network": to_json(self.final),
+            "layers": len(self.final.weights),
+            "result": name_of(self.result),
+            "stopped_by": self.stopped_by,
+            "unknown_stats": sorted(set(self.stats) - set(known)),
+        }
+        _npz.write(path, header, arrays)
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike, *, like: AbstractNetwork | None = None
+    ) -> "Trajectory":
+        """Reads a trajectory that `save` has written.
+
+        **Arguments:**
+
+        - `path`: the file.
+        - `like`: a network of the same architecture, needed where its class is not one
+            of gradflow's.
+
+        **Raises:** `FileNotFoundError`, or `ValueError` where the file is damaged, is
+        not a trajectory, or was written by a newer version.
+        """
+        header, arrays = _npz.read(path)
+        try:
+            return cls._assemble(header, arrays, like)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(
+                f"`path`: {path} is not a trajectory that can be read: {error}. If its "
+                "network's class is your own, give a network of it as `like`."
+            ) from error
+
+    @classmethod
+    def _assemble(
+        cls,
+        header: dict[str, Any],
+        arrays: dict[str, np.ndarray],
+        like: AbstractNetwork | None,
+    ) -> "Trajectory":
+        if header["format"] > _FORMAT:
+            raise ValueError(f"format {header['format']} is newer than {_FORMAT}")
+        if header["result"] not in NAMES:
+            raise ValueError(f"unknown result {header['result']!r}")
+
+        def group(prefix: str) -> dict[str, Any]:
+            return {
+                name.removeprefix(prefix): jnp.asarray(array)
+                for name, array in arrays.items()
+                if name.startswith(prefix)
+            }
+
+        def network(prefix: str) -> AbstractNetwork:
+            return skeleton.with_weights(
+                tuple(
+                    jnp.asarray(arrays[f"{prefix}/{k}"])
+                    for k in range(header["layers"])
+                )
+            )
+
+        final_weights = tuple(group("final/").values())
+        skeleton = like or from_json(header["network"], final_weights)
+        return cls(
+            ts=jnp.asarray(arrays["ts"]),
+            networks=network("networks") if "networks/0" in arrays else None,
+            final=network("final"),
+            observables=group("observables/"),
+            result=getattr(RESULTS, header["result"]),
+            stats={**group("stats/"), **dict.fromkeys(header["unknown_stats"])},
+            stopped_by=header["stopped_by"],
+        )
+
+    def __repr__(self) -> str:
+        if not is_concrete((self.ts, self.result)) or self.ts.ndim != 1:
+            return eqx.tree_pformat(
+                {"ts": self.ts, "observables": self.observables, "final": self.final}
+            )
+        end = name_of(self.result)
+        if self.stopped_by is not None:
+            end = f"stopped by {self.stopped_by}"
+        elif not is_okay(self.result):
+            end = f"FAILED: {end}"
+        span = f"t = {self.ts[0]:.6g} … {self.ts[-1]:.6g}, " if len(self) > 0 else ""
+        lines = [
+            f"Trajectory of {self.final!r}",
+            f"  {span}{len(self)} saved; {end}",
+        ]
+        for name, values in self.observables.items():
+            if isinstance(values, jax.Array) and values.ndim == 1 and len(values) > 0:
+                lines.append(f"  {name}: {values[0]:.6g} → {values[-1]:.6g}")
+        counts = [
+            f"{name} {np.asarray(value):.6g}"
+            for name, value in self.stats.items()
+            if value is not None
+        ]
+        return "\n".join([*lines, f"  {', '.join(counts)}"])
