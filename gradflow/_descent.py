@@ -18,7 +18,14 @@ from ._network import AbstractNetwork
 from ._observables import Point, default_observables, measure
 from ._problem import Problem
 from ._results import RESULTS
-from ._run import Run, finish, floats_to_arrays, numbers_to_arrays
+from ._run import (
+    Run,
+    finish,
+    floats_to_arrays,
+    measure_row,
+    numbers_to_arrays,
+    with_end_row,
+)
 from ._trajectory import Trajectory
 from ._tree import tree_isfinite
 from ._types import Observable, RealScalarLike, State
@@ -85,22 +92,31 @@ def descend(
         learning_rate = _first_step_size(optimiser, flow.init(network))
     check_positive("learning_rate", learning_rate)
     conditions = as_conditions(until)
+    names = [describe(condition) for condition in conditions]
     if observe is None:
         observe = default_observables(problem, flow)
+    flow = numbers_to_arrays(flow, dtype)
+    observables = floats_to_arrays(dict(observe), dtype)
     run = _descend(
         problem,
-        numbers_to_arrays(flow, dtype),
+        flow,
         network,
         optimiser,
         _check_save_steps(save_steps, steps),
         jnp.asarray(steps),
         jnp.asarray(learning_rate, dtype),
-        floats_to_arrays(dict(observe), dtype),
+        observables,
         floats_to_arrays(conditions, dtype),
         progress,
         save_networks,
     )
-    return finish(run, network, names=[describe(c) for c in conditions], throw=throw)
+    run = with_end_row(
+        run,
+        lambda t, state: measure_row(
+            problem, flow, network, observables, save_networks, t, state
+        ),
+    )
+    return finish(run, network, names=names, throw=throw)
 
 
 class _Carry(eqx.Module):
@@ -133,16 +149,17 @@ def _descend(
     if not isinstance(optimiser, optax.GradientTransformation):
         optimiser = optax.sgd(optimiser)
 
-    def point_at(step: Int[Array, ""], state: State) -> Point:
-        t = step.astype(learning_rate.dtype) * learning_rate
-        return Point(problem, flow, t, state, flow.to_network(state, network))
+    def time_of(step: Int[Array, ""]) -> Float[Array, ""]:
+        return step.astype(learning_rate.dtype) * learning_rate
 
     def check_conditions(step, state) -> tuple[Bool[Array, ""], ...]:
-        point = point_at(step, state)
+        point = Point(
+            problem, flow, time_of(step), state, flow.to_network(state, network)
+        )
         return tuple(jnp.asarray(measure(c, point), bool) for c in conditions)
 
     def take_step(carry: _Carry) -> _Carry:
-        t = point_at(carry.step, carry.state).t
+        t = time_of(carry.step)
         velocity = flow.vector_field(t, carry.state, problem, network)
         gradient = jax.tree.map(jnp.negative, velocity)
         updates, optimiser_state = _update(
@@ -162,7 +179,7 @@ def _descend(
     def advance_and_save(carry_and_meter, row):
         carry, meter_state = carry_and_meter
         target, is_first = row
-        is_reached = is_first | ~carry.has_ended()
+        step_before = carry.step
         carry = eqxi.while_loop(
             lambda c: (c.step < target) & ~c.has_ended(),
             take_step,
@@ -170,12 +187,14 @@ def _descend(
             kind="checkpointed",
             checkpoints=_CHECKPOINTS,
         )
-        point = point_at(carry.step, carry.state)
-        values = {name: measure(o, point) for name, o in observables.items()}
+        t = time_of(carry.step)
+        weights, values = measure_row(
+            problem, flow, network, observables, save_networks, t, carry.state
+        )
         meter_state = meter.step(meter_state, carry.step / steps)
-        t = jnp.where(is_reached, point.t, jnp.inf)
-        weights = point.network.weights if save_networks else None
-        return (carry, meter_state), (t, weights, jax.tree.map(jnp.asarray, values))
+        # A descent that has ended goes no further, and its rows have no times.
+        t = jnp.where(is_first | (carry.step > step_before), t, jnp.inf)
+        return (carry, meter_state), (t, weights, values)
 
     meter: diffrax.AbstractProgressMeter = (
         diffrax.TqdmProgressMeter(refresh_steps=1)
@@ -191,11 +210,13 @@ def _descend(
         jnp.array(True),
         check_conditions(start, state),
     )
+    # One row more than is saved takes the descent to its last step.
     targets = jnp.append(save_steps, steps)
     is_first = jnp.arange(targets.shape[0]) == 0
-    (carry, meter_state), (ts, weights, values) = jax.lax.scan(
+    (carry, meter_state), rows = jax.lax.scan(
         advance_and_save, (carry, meter.init()), (targets, is_first)
     )
+    ts, weights, values = jax.tree.map(lambda x: x[:-1], rows)
     meter.close(meter_state)  # pyright: ignore[reportArgumentType]
     result = RESULTS.where(
         carry.has_ended(),
@@ -206,11 +227,12 @@ def _descend(
         ts=ts,
         weights=weights,
         observables=values,
+        t_end=time_of(carry.step),
+        end=carry.state,
         final=flow.weights(carry.state),
         result=RESULTS.where(carry.is_finite, result, RESULTS.nonfinite_state),
         conditions_met=carry.conditions_met,
         stats={"num_steps": carry.step, "num_gradients": carry.step},
-        num_saves=save_steps.shape[0],
     )
 
 

@@ -13,7 +13,7 @@ from ._network import AbstractNetwork
 from ._observables import Point, measure
 from ._problem import Problem
 from ._results import RESULTS
-from ._run import Run
+from ._run import Run, measure_row
 from ._solver import Projected, num_evaluations
 from ._tree import tree_isfinite
 from ._types import State
@@ -48,6 +48,8 @@ def integrate(
 ) -> Run:
     """Integrates `flow` from `network`; the arguments are those of `solve`, checked."""
 
+    # Used in many places below: `jit` makes that one trace and not many.
+    @jax.jit
     def field(t, state, args):
         # Of the projected point, so that a value taken before a projection is also
         # right after it (see `Projected`).
@@ -56,11 +58,9 @@ def integrate(
 
     def measure_all(t, state, args):
         del args
-        state = flow.project(state)
-        point = Point(problem, flow, t, state, flow.to_network(state, network))
-        values = {name: measure(o, point) for name, o in observables.items()}
-        weights = point.network.weights if settings.save_networks else None
-        return weights, jax.tree.map(jnp.asarray, values)
+        return measure_row(
+            problem, flow, network, observables, settings.save_networks, t, state
+        )
 
     state = flow.init(network)
     starts_finite = tree_isfinite(field(settings.t0, state, None))
@@ -91,7 +91,7 @@ def integrate(
         saveat=diffrax.SaveAt(
             subs={
                 "end": diffrax.SubSaveAt(t1=True),
-                "saved": diffrax.SubSaveAt(ts=settings.ts, t1=True, fn=measure_all),
+                "saved": diffrax.SubSaveAt(ts=settings.ts, fn=measure_all),
             },
             solver_state=True,
         ),
@@ -117,13 +117,15 @@ def integrate(
     result = RESULTS.where(is_nonfinite, RESULTS.nonfinite_state, result)
     result = RESULTS.where(is_off_spheres, RESULTS.left_spheres, result)
     weights, values = saved["saved"]
-    last: State = jax.tree.map(lambda y: y[-1], saved["end"])
+    end: State = flow.project(jax.tree.map(lambda y: y[0], saved["end"]))
     num_steps = solution.stats["num_steps"]
     return Run(
+        t_end=saved_ts["end"][0],
         ts=saved_ts["saved"],
         weights=weights,
         observables=values,
-        final=flow.weights(flow.project(last)),
+        end=end,
+        final=flow.weights(end),
         result=result,
         conditions_met=tuple(conditions_met),
         stats={
@@ -133,7 +135,6 @@ def integrate(
             "num_gradients": num_evaluations(settings.solver, num_steps),
             "max_drift": solver_state[1],
         },
-        num_saves=settings.ts.shape[0],
     )
 
 

@@ -57,12 +57,15 @@ class SquareLoss(AbstractLoss):
         return jnp.sum(jnp.square(output - _target(output, label)))
 
     def log_value(self, output: Output, label: Label) -> Scalar:
-        # Scaled by the largest residual, whose square could under- or overflow.
-        residual = jnp.abs(output - _target(output, label))
-        largest = jnp.max(residual)
-        safe = jnp.where(largest > 0, largest, 1)
-        log = 2 * jnp.log(safe) + jnp.log(jnp.sum(jnp.square(residual / safe)))
-        return jnp.where(largest > 0, log, -jnp.inf)
+        # Scaled by the largest residual, since squares could under- or overflow. The
+        # value does not depend on the scale, so the derivative must not see it.
+        residual = output - _target(output, label)
+        largest = jax.lax.stop_gradient(jnp.max(jnp.abs(residual)))
+        is_fitted = largest == 0
+        scale = jnp.where(is_fitted, 1, largest)
+        square = jnp.sum(jnp.square(residual / scale))
+        log = 2 * jnp.log(scale) + jnp.log(jnp.where(is_fitted, 1, square))
+        return jnp.where(is_fitted, -jnp.inf, log)
 
     def slope(self, output: Output, label: Label) -> Output:
         return 2 * (output - _target(output, label))
@@ -130,10 +133,10 @@ class CrossEntropyLoss(AbstractLoss):
         return wrong * (jax.nn.softmax(others) - onehot)
 
     def check(self, dataset: Dataset) -> None:
-        if dataset.num_classes is None:
+        if dataset.num_classes is None or dataset.num_classes < 2:
             raise ValueError(
-                "`loss`: the cross-entropy needs `labels` that are classes 0 … C-1, "
-                f"got {dataset}. Load the data with `signs=False`, or use the logistic "
+                "`loss`: the cross-entropy needs `labels` that are two classes or more, "
+                f"0 … C-1, got {dataset}. Load the data with `signs=False`, or use the logistic "
                 "loss for labels ±1."
             )
 

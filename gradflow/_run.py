@@ -1,6 +1,7 @@
 """What integration and descent have in common: from raw arrays to a trajectory."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -10,36 +11,54 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from ._check import is_concrete
+from ._flow import AbstractFlow
 from ._network import AbstractNetwork
+from ._observables import Point, measure
+from ._problem import Problem
 from ._results import RESULTS, SolveError, explain, is_okay
 from ._trajectory import Trajectory
-from ._types import Weights
+from ._types import State, Weights
 
 
 class Run(eqx.Module):
-    """The arrays of a run. Rows that were not reached have the time `inf`; the row of
-    the point where a run ended early comes right after those that were reached."""
+    """The arrays of a run: rows at the saved times, and the point where it ended. Rows
+    that were not reached have the time `inf`."""
 
     ts: Float[Array, " rows"]
     weights: Weights | None
     observables: dict[str, PyTree[Array]]
+    t_end: Float[Array, ""]
+    end: State
     final: Weights
     result: RESULTS
     conditions_met: tuple[Bool[Array, ""], ...]
     stats: dict[str, Any]
-    num_saves: int = eqx.field(static=True)
+
+
+@eqx.filter_jit
+def measure_row(
+    problem: Problem,
+    flow: AbstractFlow,
+    network: AbstractNetwork,
+    observables: dict[str, Any],
+    save_networks: bool,
+    t: Float[Array, ""],
+    state: State,
+) -> tuple[Weights | None, dict[str, Any]]:
+    """The weights, if they are to be saved, and all observables of one state."""
+    state = flow.project(state)
+    point = Point(problem, flow, t, state, flow.to_network(state, network))
+    values = {name: measure(o, point) for name, o in observables.items()}
+    weights = point.network.weights if save_networks else None
+    return weights, jax.tree.map(jnp.asarray, values)
 
 
 def finish(
     run: Run, network: AbstractNetwork, *, names: Sequence[str], throw: bool
 ) -> Trajectory:
-    """Cuts off what was not reached, and raises a failure if it is to be raised."""
+    """Makes a trajectory, and raises a failure if it is to be raised."""
     concrete = is_concrete(run)
-    rows = _rows_reached(run) if concrete else run.num_saves
-    ts, weights, observables = jax.tree.map(
-        lambda x: x[:rows], (run.ts, run.weights, run.observables)
-    )
-    result = run.result
+    result, ts = run.result, run.ts
     if throw and not concrete:
         ts = result.error_if(ts, ~is_okay(result))
     stopped_by = None
@@ -48,9 +67,9 @@ def finish(
         stopped_by = met[0] if met else None
     trajectory = Trajectory(
         ts=ts,
-        networks=None if weights is None else network.with_weights(weights),
+        networks=None if run.weights is None else network.with_weights(run.weights),
         final=network.with_weights(run.final),
-        observables=observables,
+        observables=run.observables,
         result=result,
         stats=run.stats,
         stopped_by=stopped_by,
@@ -60,14 +79,23 @@ def finish(
     return trajectory
 
 
-def _rows_reached(run: Run) -> int:
+def with_end_row(
+    run: Run, row: Callable[[Float[Array, ""], State], tuple[Weights | None, Any]]
+) -> Run:
+    """Appends the point where a run ended early, which no one had asked to save.
+
+    Only outside of transformations: the number of rows depends on values.
+    """
+    if not is_concrete(run) or run.result == RESULTS.successful:
+        return run
     reached = int(np.sum(np.isfinite(run.ts)))
-    if run.result == RESULTS.successful:
-        return min(reached, run.num_saves)
-    # The end may coincide with a time that was to be saved anyway.
-    if reached > 1 and run.ts[reached - 1] == run.ts[reached - 2]:
-        return reached - 1
-    return reached
+    rows = (run.ts, run.weights, run.observables)
+    rows = jax.tree.map(lambda x: x[:reached], rows)
+    if reached == 0 or run.ts[reached - 1] != run.t_end:
+        end = (run.t_end, *row(run.t_end, run.end))
+        rows = jax.tree.map(lambda x, y: jnp.concatenate([x, y[None]]), rows, end)
+    ts, weights, observables = rows
+    return dataclasses.replace(run, ts=ts, weights=weights, observables=observables)
 
 
 def floats_to_arrays(tree: Any, dtype: Any) -> Any:

@@ -14,7 +14,13 @@ from ._integrate import Settings, integrate
 from ._network import AbstractNetwork
 from ._observables import default_observables
 from ._problem import Problem
-from ._run import finish, floats_to_arrays, numbers_to_arrays
+from ._run import (
+    finish,
+    floats_to_arrays,
+    measure_row,
+    numbers_to_arrays,
+    with_end_row,
+)
 from ._trajectory import Trajectory
 from ._types import Observable, RealScalarLike
 from ._until import as_conditions, describe
@@ -99,6 +105,7 @@ def solve(
     if max_steps < 1:
         raise ValueError(f"`max_steps` must be at least 1, got {max_steps}.")
     conditions = as_conditions(until)
+    names = [describe(condition) for condition in conditions]
     if observe is None:
         observe = default_observables(problem, flow)
 
@@ -120,15 +127,17 @@ def solve(
         progress=progress,
         save_networks=save_networks,
     )
-    run = integrate(
-        problem,
-        numbers_to_arrays(flow, dtype),
-        network,
-        floats_to_arrays(dict(observe), dtype),
-        floats_to_arrays(conditions, dtype),
-        settings,
+    flow = numbers_to_arrays(flow, dtype)
+    observables = floats_to_arrays(dict(observe), dtype)
+    conditions = floats_to_arrays(conditions, dtype)
+    run = integrate(problem, flow, network, observables, conditions, settings)
+    run = with_end_row(
+        run,
+        lambda t, state: measure_row(
+            problem, flow, network, observables, save_networks, t, state
+        ),
     )
-    return finish(run, network, names=[describe(c) for c in conditions], throw=throw)
+    return finish(run, network, names=names, throw=throw)
 
 
 def _check_times(t0, t1, ts, dtype):

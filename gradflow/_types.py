@@ -1,6 +1,6 @@
 """Aliases used in signatures throughout the library."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from jaxtyping import Array, Bool, Float, Int
@@ -13,6 +13,9 @@ State: TypeAlias = Any
 
 RealScalarLike: TypeAlias = float | int | Float[Array, ""] | Int[Array, ""]
 BoolScalarLike: TypeAlias = bool | Bool[Array, ""]
+
+PerLayer: TypeAlias = RealScalarLike | Sequence[float | int] | Float[Array, " layers"]
+"""One number for all layers, or one for each."""
 
 Observable: TypeAlias = Callable[..., Any]
 """`fn(problem, network) -> array`."""

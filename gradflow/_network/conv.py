@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._tree import safe_norm, safe_sqrt
-from .._types import RealScalarLike, Weights
+from .._types import PerLayer, Weights
 from .activation import AbstractActivation, ReLU
 from .base import AbstractNetwork
 from .initial import initial_weights
@@ -41,7 +41,7 @@ class Conv(AbstractNetwork):
         stride: int | Sequence[int] = 2,
         padding: int | Sequence[int] = 1,
         activation: AbstractActivation = ReLU(),  # noqa: B008
-        norm: RealScalarLike | Sequence[float] | Float[Array, " layers"] | None = None,
+        norm: PerLayer | None = None,
     ):
         """**Arguments:**
 
@@ -102,14 +102,14 @@ class Conv(AbstractNetwork):
 
         **Raises:** `ValueError` where the shapes do not fit together.
         """
-        *kernels, last = weights
-        if any(k.ndim != 4 or k.shape[2] != k.shape[3] for k in kernels) or (
-            last.ndim != 2
-        ):
+        ranks = [w.ndim for w in weights]
+        square = all(w.shape[2] == w.shape[3] for w in weights if w.ndim == 4)
+        if not weights or ranks != [4] * (len(weights) - 1) + [2] or not square:
             raise ValueError(
                 "`weights` must be kernels (out, in, size, size) and then a matrix "
                 f"(outputs, features); got shapes {[w.shape for w in weights]}."
             )
+        *kernels, last = weights
         skeleton = eqx.filter_eval_shape(
             lambda: cls(
                 in_shape,
@@ -207,7 +207,10 @@ def _feature_shape(in_shape, kernel_shapes, strides, paddings) -> tuple[int, ...
 def _per_convolution(
     name: str, value: int | Sequence[int], layers: int, *, at_least: int
 ) -> tuple[int, ...]:
-    values = (value,) * layers if isinstance(value, int) else tuple(value)
+    if isinstance(value, Sequence):
+        values = tuple(value)
+    else:
+        values = (int(value),) * layers
     if len(values) != layers or any(v < at_least for v in values):
         raise ValueError(
             f"`{name}` must be one integer, or one for each of the {layers} "

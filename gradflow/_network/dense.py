@@ -8,7 +8,7 @@ import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._tree import safe_norm
-from .._types import RealScalarLike, Weights
+from .._types import PerLayer, Weights
 from .activation import AbstractActivation, ReLU
 from .base import AbstractNetwork
 from .initial import initial_weights
@@ -30,7 +30,7 @@ class Dense(AbstractNetwork):
         *,
         key: PRNGKeyArray,
         activation: AbstractActivation = ReLU(),  # noqa: B008
-        norm: RealScalarLike | Sequence[float] | Float[Array, " layers"] | None = None,
+        norm: PerLayer | None = None,
     ):
         """**Arguments:**
 
@@ -62,7 +62,7 @@ class Dense(AbstractNetwork):
     @classmethod
     def from_weights(
         cls,
-        weights: Sequence[Float[Array, "out in"]],
+        weights: Sequence[Float[Array, "_ _"]],
         activation: AbstractActivation = ReLU(),  # noqa: B008
     ) -> "Dense":
         """A network with the given weights, `weights[k]` of shape `(out, in)`.

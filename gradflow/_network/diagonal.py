@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._tree import safe_norm
-from .._types import RealScalarLike, Weights
+from .._types import PerLayer, Weights
 from .activation import AbstractActivation, ReLU
 from .base import AbstractNetwork
 from .initial import initial_weights
@@ -33,7 +33,7 @@ class Diagonal(AbstractNetwork):
         *,
         key: PRNGKeyArray,
         activation: AbstractActivation = ReLU(),  # noqa: B008
-        norm: RealScalarLike | Sequence[float] | Float[Array, " layers"] | None = None,
+        norm: PerLayer | None = None,
     ):
         """**Arguments:**
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._check import check_positive
-from .._types import RealScalarLike, Weights
+from .._types import PerLayer, Weights
 
 
 def initial_weights(
@@ -18,7 +18,7 @@ def initial_weights(
     *,
     key: PRNGKeyArray,
     gain: float,
-    norm: RealScalarLike | Sequence[float] | Float[Array, " layers"] | None,
+    norm: PerLayer | None,
 ) -> Weights:
     """Gaussian weights of variance `gain / fan_in`, scaled to `norm` where given."""
     weights = [
@@ -35,7 +35,7 @@ def initial_weights(
     )
 
 
-def _per_layer(norm, layers: int) -> list[Float[Array, ""]]:
+def _per_layer(norm: PerLayer, layers: int) -> list[Float[Array, ""]]:
     check_positive("norm", norm)
     norms = jnp.asarray(norm, dtype=jnp.result_type(float))
     if norms.shape not in ((), (layers,)):

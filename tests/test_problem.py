@@ -1,0 +1,292 @@
+"""Values, gradients and margins of a problem, and what is analysed of it."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gradflow as gf
+from cases import (
+    CASES,
+    LOSSES,
+    NETWORKS,
+    SMOOTHINGS,
+    assert_close,
+    dataset_for,
+    inputs_for,
+    network_of,
+    problem_for,
+    reference_of,
+    slopes_of,
+)
+from reference import lagrange_flow_last, log_loss, loss, rho_eq, slopes_function
+
+cases = pytest.mark.parametrize(("kind", "outputs", "name"), CASES)
+networks = pytest.mark.parametrize(
+    ("kind", "outputs"), dict.fromkeys((kind, outputs) for kind, outputs, _ in CASES)
+)
+kinds = pytest.mark.parametrize("kind", NETWORKS)
+reductions = pytest.mark.parametrize("reduction", ["sum", "mean"])
+
+
+def regression_problem(outputs=2, reduction="sum"):
+    inputs = inputs_for("dense")
+    targets = jax.random.normal(jax.random.key(20), (len(inputs), outputs))
+    return gf.Problem(
+        gf.Dataset(inputs, targets, regression=True), gf.SquareLoss(reduction)
+    )
+
+
+@reductions
+@cases
+def test_values_and_gradients(kind, outputs, name, reduction):
+    problem, mean = problem_for(kind, outputs, name, reduction), reduction == "mean"
+    inputs, labels = problem.dataset.inputs, np.asarray(problem.dataset.labels)
+    for smoothing in SMOOTHINGS if reduction == "mean" else SMOOTHINGS[-1:]:
+        network = network_of(kind, smoothing, outputs)
+        reference = reference_of(network)
+        g = reference.outputs(inputs)
+        assert_close(problem.outputs(network), g, 1e-13)
+        assert_close(problem.value(network), loss(name, g, labels, mean), 1e-12)
+        log = log_loss(name, g, labels, mean)
+        np.testing.assert_allclose(problem.log_value(network), log, rtol=1e-12)
+        d = slopes_of(problem)(g)
+        assert_close(problem.slopes(problem.outputs(network)), d, 1e-12)
+        expected = reference.pullback(inputs, d)[1]
+        assert_close(problem.gradient(network), expected, 1e-10)
+
+
+@reductions
+def test_values_and_gradients_of_regression(reduction):
+    problem = regression_problem(2, reduction)
+    network = gf.Dense((5, 4, 2), key=jax.random.key(21))
+    targets, mean = np.asarray(problem.dataset.labels), reduction == "mean"
+    reference, inputs = reference_of(network), problem.dataset.inputs
+    g = reference.outputs(inputs)
+    assert_close(problem.value(network), loss("square", g, targets, mean), 1e-12)
+    d = slopes_function("square", targets, mean)(g)
+    assert_close(problem.gradient(network), reference.pullback(inputs, d)[1], 1e-10)
+
+
+@reductions
+@pytest.mark.parametrize("name", ["exponential", "logistic"])
+def test_logarithm_and_its_gradient_where_the_loss_underflows(name, reduction):
+    """d log L / dW with the weights of a soft-max over the samples."""
+    dataset = dataset_for("dense")
+    labels = np.asarray(dataset.labels)
+    # All samples right, by margins between 1000 and 1006.
+    inputs = (labels * (1000.0 + np.arange(len(labels))))[:, None]
+    problem = gf.Problem(
+        gf.Dataset(jnp.asarray(inputs), dataset.labels), LOSSES[name](reduction)
+    )
+    network = gf.Dense.from_weights([jnp.asarray([[1.0]])])
+    assert problem.value(network) == 0.0
+    margins = 1000.0 + np.arange(len(labels))
+    total = np.sum(np.exp(1000.0 - margins))
+    expected = np.log(total) - 1000.0
+    expected -= np.log(len(labels)) if reduction == "mean" else 0.0
+    np.testing.assert_allclose(problem.log_value(network), expected, rtol=1e-13)
+    gradient = jax.grad(lambda w: problem.log_value(network.with_weights(w)))(
+        network.weights
+    )
+    weights = np.exp(1000.0 - margins) / total
+    np.testing.assert_allclose(gradient[0], [[-np.sum(weights * margins)]], rtol=1e-12)
+
+
+@kinds
+def test_pullback_by_other_parameters(kind):
+    """By the scale of each layer: <W_k, dL/dW_k>, the same for all layers."""
+    problem, network = problem_for(kind), network_of(kind, 0.1)
+
+    def to_network(factors):
+        pairs = zip(factors, network.weights, strict=True)
+        return network.with_weights(tuple(c * w for c, w in pairs))
+
+    actual = problem.pullback(to_network, jnp.ones(3))
+    g = problem.outputs(network)
+    expected = jnp.full(3, jnp.sum(problem.slopes(g) * g))
+    assert_close(actual, expected, 1e-12)
+
+
+@networks
+def test_margins(kind, outputs):
+    problem = problem_for(kind, outputs)
+    network = network_of(kind, 0.1, outputs)
+    polar = gf.Polar.from_network(network)
+    f = reference_of(polar.directions).outputs(problem.dataset.inputs)
+    labels = np.asarray(problem.dataset.labels)
+    if outputs == 1:
+        expected = labels * f[:, 0]
+    else:
+        expected = np.array(
+            [f[n, y] - max(np.delete(f[n], y)) for n, y in enumerate(labels)]
+        )
+    margins = problem.margins(network)
+    np.testing.assert_allclose(margins, expected, rtol=1e-11, atol=1e-14)
+    assert problem.accuracy(network) == np.mean(expected > 0)
+    # Of degree 0 in each layer.
+    for k in range(3):
+        weights = list(network.weights)
+        weights[k] = 3.7 * weights[k]
+        scaled = network.with_weights(tuple(weights))
+        np.testing.assert_allclose(problem.margins(scaled), margins, rtol=1e-13)
+
+
+def test_accuracy_counts_ties_as_errors():
+    inputs = jnp.asarray([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [-1.0, 0.0]])
+    dataset = gf.Dataset(inputs, jnp.asarray([1.0, 1.0, 1.0, 1.0]))
+    problem = gf.Problem(dataset, gf.SquareLoss())
+    network = gf.Dense.from_weights([jnp.asarray([[2.0, 0.0]])])
+    np.testing.assert_array_equal(problem.margins(network), [1.0, 0.0, 1.0, -1.0])
+    assert problem.accuracy(network) == 0.5
+    nothing = network.with_weights((jnp.zeros((1, 2)),))
+    assert problem.accuracy(nothing) == 0.0
+
+    dataset = gf.Dataset(inputs, jnp.asarray([0, 1, 2, 2]))
+    problem = gf.Problem(dataset, gf.CrossEntropyLoss())
+    weights = jnp.asarray([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    network = gf.Dense.from_weights([weights])
+    # The outputs: (1, 0, 1), (0, 1, 0), (1, 1, 1), (-1, 0, -1).
+    np.testing.assert_allclose(
+        problem.margins(network) * np.sqrt(3), [0.0, 1.0, 0.0, -1.0], atol=1e-15
+    )
+    assert problem.accuracy(network) == 0.25
+
+
+def test_accuracy_keeps_single_precision():
+    inputs = jnp.asarray([[1.0], [-1.0]], "float32")
+    problem = gf.Problem(
+        gf.Dataset(inputs, jnp.asarray([1, -1], "float32")), gf.LogisticLoss("mean")
+    )
+    network = gf.Dense.from_weights([jnp.ones((1, 1), "float32")])
+    for quantity in (problem.value, problem.log_value, problem.margins):
+        assert quantity(network).dtype == jnp.float32
+    assert problem.accuracy(network).dtype == jnp.float32
+    assert problem.gradient(network)[0].dtype == jnp.float32
+
+
+def test_regression_has_no_margins():
+    problem = regression_problem(2)
+    network = gf.Dense((5, 2), key=jax.random.key(22))
+    for quantity in (problem.margins, problem.accuracy):
+        with pytest.raises(ValueError, match="Regression"):
+            quantity(network)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "network"),
+    [
+        (("dense", 1), ("conv", 1)),
+        (("conv", 1), ("dense", 1)),
+        (("dense", 1), ("dense", 3)),
+        (("dense", 3), ("dense", 1)),
+        (("dense", 3), ("diagonal", 1)),
+        (("conv", 3), ("conv", 1)),
+    ],
+)
+def test_networks_that_do_not_fit_the_data(dataset, network):
+    problem = problem_for(*dataset)
+    network = network_of(network[0], 0.0, network[1])
+    for use in (problem.check, problem.outputs, problem.value, problem.gradient):
+        with pytest.raises(ValueError, match="`network`"):
+            use(network)
+
+
+# Analysis.
+
+
+@reductions
+@pytest.mark.parametrize("weight_decay", [0.0, 0.4])
+@networks
+def test_rho_eq(kind, outputs, weight_decay, reduction):
+    problem = problem_for(kind, outputs, "square", reduction)
+    network = network_of(kind, 0.1, outputs)
+    directions = reference_of(gf.Polar.from_network(network).directions)
+    inputs, labels = problem.dataset.inputs, np.asarray(problem.dataset.labels)
+    f = directions.outputs(inputs)
+    y = labels if outputs == 1 else np.eye(outputs)[labels]
+    samples = len(labels) if reduction == "mean" else 1
+    expected = rho_eq(f, y, samples * weight_decay)
+    actual = gf.analysis.rho_eq(problem, network, weight_decay)
+    np.testing.assert_allclose(actual, expected, rtol=1e-12)
+    # It is where the oracle's flow has no drho/dt, and the library's too.
+    rates = [
+        lagrange_flow_last(rho, directions, inputs, slopes_of(problem), weight_decay)[0]
+        for rho in (float(actual), 0.0)
+    ]
+    assert abs(rates[0]) <= 1e-13 * abs(rates[1])
+    flow = gf.LagrangeFlow(weight_decay)
+    state = gf.PolarState(actual, flow.init(network).directions)
+    rate = flow.vector_field(0.0, state, problem, network).rho
+    assert abs(rate) <= 1e-13 * abs(rates[1])
+    # Of any scale of the network.
+    doubled = network.with_weights(tuple(2 * w for w in network.weights))
+    again = gf.analysis.rho_eq(problem, doubled, weight_decay)
+    np.testing.assert_allclose(again, expected, rtol=1e-12)
+
+
+def test_rho_eq_of_regression():
+    problem = regression_problem(2)
+    network = gf.Dense((5, 4, 2), key=jax.random.key(21))
+    f = reference_of(gf.Polar.from_network(network).directions).outputs(
+        problem.dataset.inputs
+    )
+    expected = rho_eq(f, problem.dataset.labels, 0.2)
+    actual = gf.analysis.rho_eq(problem, network, 0.2)
+    np.testing.assert_allclose(actual, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", [name for name in LOSSES if name != "square"])
+def test_rho_eq_is_for_the_square_loss(name):
+    outputs = 3 if name == "cross_entropy" else 1
+    problem = problem_for("dense", outputs, name)
+    with pytest.raises(ValueError, match="square loss"):
+        gf.analysis.rho_eq(problem, network_of("dense", 0.0, outputs))
+
+
+@cases
+def test_stationarity_residual(kind, outputs, name):
+    problem, network = problem_for(kind, outputs, name), network_of(kind, 0.1, outputs)
+    polar = gf.Polar.from_network(network)
+    inputs, directions = problem.dataset.inputs, reference_of(polar.directions)
+    d = slopes_of(problem)(reference_of(network).outputs(inputs))
+    expected = []
+    for v, gradient in zip(
+        directions.weights, directions.pullback(inputs, d)[1], strict=True
+    ):
+        expected.append(np.linalg.norm(gradient - v * np.sum(v * gradient)))
+    actual = gf.analysis.stationarity_residual(problem, network)
+    np.testing.assert_allclose(actual, expected, rtol=1e-10)
+
+
+def test_stationarity_residual_at_a_stationary_point():
+    """One layer, one sample: the direction of the sample."""
+    x = jnp.asarray([[0.6, 0.8]])
+    problem = gf.Problem(gf.Dataset(x, jnp.asarray([1.0])), gf.LogisticLoss())
+    network = gf.Dense.from_weights([3.0 * x])
+    assert gf.analysis.stationarity_residual(problem, network)[0] <= 1e-16
+    turned = gf.Dense.from_weights([3.0 * x[:, ::-1]])
+    # f = 0.96, and the part of x orthogonal to V is sqrt(1 - 0.96^2) = 0.28 long.
+    expected = 0.28 / (1 + np.exp(3 * 0.96))
+    actual = gf.analysis.stationarity_residual(problem, turned)
+    np.testing.assert_allclose(actual, [expected], rtol=1e-13)
+
+
+@networks
+def test_relative_distance(kind, outputs):
+    network = network_of(kind, 0.0, outputs)
+    other = network.with_weights(tuple(w[::-1] + 0.1 for w in network.weights))
+    flat, other_flat = [
+        np.concatenate([np.ravel(w) for w in n.weights]) for n in (network, other)
+    ]
+    expected = np.linalg.norm(flat - other_flat) / np.linalg.norm(other_flat)
+    actual = gf.analysis.relative_distance(network, other)
+    np.testing.assert_allclose(actual, expected, rtol=1e-14)
+    assert gf.analysis.relative_distance(network, network) == 0.0
+    # For the networks of a trajectory, by vmap.
+    stack = jax.tree.map(lambda *w: jnp.stack(w), network, other)
+    distances = eqx.filter_vmap(gf.analysis.relative_distance, in_axes=(0, None))(
+        stack, other
+    )
+    np.testing.assert_allclose(distances, [expected, 0.0], rtol=1e-14)
