@@ -135,9 +135,9 @@ class CrossEntropyLoss(AbstractLoss):
     def check(self, dataset: Dataset) -> None:
         if dataset.num_classes is None or dataset.num_classes < 2:
             raise ValueError(
-                "`loss`: the cross-entropy needs `labels` that are two classes or more, "
-                f"0 … C-1, got {dataset}. Load the data with `signs=False`, or use the logistic "
-                "loss for labels ±1."
+                "`loss`: the cross-entropy needs `labels` that are two or more classes "
+                f"0 … C-1, got {dataset}. Load the data with `signs=False`, or use the "
+                "logistic loss for labels ±1."
             )
 
     @staticmethod

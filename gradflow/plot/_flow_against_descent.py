@@ -34,15 +34,13 @@ def flow_against_descent(flow: Trajectory, descent: Trajectory) -> Figure:
     figure, (left, middle, right) = plt.subplots(
         1, 3, figsize=(13, 3.8), layout="constrained"
     )
-    rho(flow, axes=left, label="flow")
-    rho(descent, axes=left, label="descent")
-    for line in left.lines[-2:]:
-        line.set(linewidth=3, alpha=0.4)
-    left.legend()
-    loss(flow, axes=middle, label="flow")
-    loss(descent, axes=middle, label="descent")
-    middle.lines[-1].set(linewidth=3, alpha=0.4)
-    middle.legend()
+    # The descent as a wide pale band below the line of the flow: both stay visible
+    # where they agree.
+    for draw, axes in ((rho, left), (loss, middle)):
+        draw(descent, axes=axes, label="descent")
+        for line in axes.lines:
+            line.set(linewidth=5, alpha=0.35)
+        draw(flow, axes=axes, label="flow")
     distances = jax.vmap(relative_distance)(flow.networks, descent.networks)
     # At the start the distance is 0, which a logarithmic axis does not have.
     apart = np.asarray(distances) > 0
