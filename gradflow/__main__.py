@@ -2,14 +2,17 @@
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import matplotlib
 
 from . import datasets, plot
+from ._check import check_positive
 from ._flow import AbstractFlow, GradientFlow, LagrangeFlow, WeightNormFlow
 from ._job import Job, Outcome, run
 from ._loss import AbstractLoss, ExponentialLoss, LogisticLoss, SquareLoss
@@ -52,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"The run failed. {error}\n{error.trajectory!r}", file=sys.stderr)
         return 1
     print(_table(outcome))
+    if not math.isfinite(outcome.descent_summary["structural_residual"]):
+        print("The outputs of the descent vanish, its units have died: lower `--step`.")
     _write(job, outcome, options)
     print(f"Figures and summary.json are in {options.out}")
     return 0
@@ -86,8 +91,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _job(options: argparse.Namespace) -> Job:
-    if options.rho <= 0:
-        raise ValueError(f"`--rho` must be positive, got {options.rho}.")
+    for name in ("rho", "time", "step", "rtol"):
+        check_positive(f"--{name}", getattr(options, name))
+    if options.step > options.time:
+        raise ValueError("`--step` must not exceed `--time`.")
     train, test = (_data(options, split) for split in ("train", "test"))
     widths = (*train.input_shape, *options.widths, 1)
     network = Dense(
@@ -146,7 +153,7 @@ _SYMBOLS = {
 
 
 def _table(outcome: Outcome) -> str:
-    def cell(value: float | None) -> str:
+    def cell(value: float | int | None) -> str:
         return "" if value is None else f"{value:.6g}"
 
     rows = [
@@ -175,8 +182,20 @@ def _write(job: Job, outcome: Outcome, options: argparse.Namespace) -> None:
         "descent": outcome.descent_summary,
         "settings": settings,
     }
-    text = json.dumps(summary, indent=2, ensure_ascii=False)
+    text = json.dumps(_without_nan(summary), indent=2, ensure_ascii=False)
     (options.out / "summary.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _without_nan(summary: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN: figures that are not defined become null."""
+    return {
+        name: _without_nan(value)
+        if isinstance(value, dict)
+        else None
+        if isinstance(value, float) and not math.isfinite(value)
+        else value
+        for name, value in summary.items()
+    }
 
 
 if __name__ == "__main__":

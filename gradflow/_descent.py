@@ -12,10 +12,16 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from ._check import check_positive, is_concrete
+from ._check import (
+    check_instance,
+    check_positive,
+    check_precision,
+    check_scalar,
+    is_concrete,
+)
 from ._flow import AbstractFlow, GradientFlow
 from ._network import AbstractNetwork
-from ._observables import Point, default_observables, measure
+from ._observables import Point, as_observables, measure
 from ._problem import Problem
 from ._results import RESULTS
 from ._run import (
@@ -80,23 +86,31 @@ def descend(
     **Raises:** `ValueError` for arguments that do not fit; `SolveError` for a failed
     run with `throw`.
     """
+    check_instance("problem", problem, Problem)
+    check_instance("flow", flow, AbstractFlow)
     problem.check(network)
     dtype = network.weights[0].dtype
-    if steps < 1:
-        raise ValueError(f"`steps` must be at least 1, got {steps}.")
-    if isinstance(optimiser, (int, float, jax.Array)):
+    check_precision(dtype)
+    if not isinstance(steps, (int, np.integer)) or steps < 1:
+        raise ValueError(f"`steps` must be a positive integer, got {steps!r}.")
+    if isinstance(optimiser, (int, float, np.number, jax.Array)):
+        check_scalar("optimiser", optimiser)
         check_positive("optimiser", optimiser)
         optimiser = jnp.asarray(optimiser, dtype)
         learning_rate = optimiser if learning_rate is None else learning_rate
+    elif not isinstance(optimiser, optax.GradientTransformation):
+        raise ValueError(
+            "`optimiser` must be an optax optimiser or a learning rate, got "
+            f"{optimiser!r}."
+        )
     elif learning_rate is None:
         learning_rate = _first_step_size(optimiser, flow.init(network))
     check_positive("learning_rate", learning_rate)
     conditions = as_conditions(until)
     names = [describe(condition) for condition in conditions]
-    if observe is None:
-        observe = default_observables(problem, flow)
+    observe = as_observables(observe, problem, flow)
     flow = numbers_to_arrays(flow, dtype)
-    observables = floats_to_arrays(dict(observe), dtype)
+    observables = floats_to_arrays(observe, dtype)
     run = _descend(
         problem,
         flow,

@@ -17,6 +17,8 @@ def write(
 ) -> None:
     """Writes the file whole or not at all."""
     path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"`path`: the folder {path.parent} does not exist.")
     plain = {name: np.asarray(array) for name, array in arrays.items()}
     # In the same folder, so that the renaming is atomic.
     with tempfile.NamedTemporaryFile(
@@ -41,6 +43,8 @@ def read(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, np.ndarray]
 
     **Raises:** `FileNotFoundError`, or `ValueError` for anything but such a file.
     """
+    if Path(path).is_file() and not zipfile.is_zipfile(path):
+        raise ValueError(f"`path`: {path} is not an .npz file, or not a whole one.")
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
@@ -49,6 +53,7 @@ def read(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, np.ndarray]
         raise
     except (
         OSError,
+        RuntimeError,
         EOFError,
         KeyError,
         TypeError,

@@ -44,29 +44,39 @@ def measure(observable: Observable | AbstractObservable, point: Point) -> Any:
 
 
 class Stationarity(AbstractObservable):
-    r"""How stationary the state is: the speed of the flow relative to the scale of the
-    gradients that cancel in it, both in the flow's metric,
+    r"""How stationary the state is: the speed of the flow relative to the scale of what
+    cancels in it,
 
-    $$\frac{\|\dot s\|}{c \|\nabla_s L\| + \|\nabla_s \lambda P\|}.$$
+    $$\frac{\|\dot s\|}{\max(\|\nabla_d\|, \|\nabla_{|d|}\|) + \|\nabla_s \lambda P\|},
+    \qquad \nabla_d = \Pi_s \sum_n d_n \nabla_s g_n,$$
 
-    The gradients are those before the projection on the tangent space. For a loss that
-    attains its infimum, $c \ge 1$ is the ratio of the norm of the slopes at output zero
-    to their present norm; so an interpolating network, whose slopes all vanish, counts
-    as stationary. For exponential-type losses $c = 1$: that all gradients are small
-    does not mean that the directions have settled.
+    all norms in the flow's metric. For a loss that attains its infimum, $d_n$ are the
+    slopes at output zero, so that an interpolating network, whose own slopes all
+    vanish, counts as stationary. For exponential-type losses they are the present
+    slopes: that all gradients are small does not mean that the directions have settled.
+    Their absolute values keep the scale where the samples' gradients cancel each other.
     """
 
     def __call__(self, point: Point) -> Float[Array, ""]:
         problem, flow, state = point.problem, point.flow, point.state
-        gradient = flow.gradient(problem, state, point.network)
-        decay = flow.decay(state)
-        velocity = flow.vector_field(point.t, state, problem, point.network)
-        # The velocity is minus the projected gradient, so its squared norm is minus
-        # its product with the gradient, in whatever metric.
-        descent = tree_inner(jax.tree.map(jnp.add, gradient, decay), velocity)
-        speed = jnp.sqrt(jnp.abs(descent))
-        scale = _slope_ratio(point) * _norm(flow, state, gradient)
-        scale = scale + _norm(flow, state, decay)
+
+        def reference(outputs: Float[Array, "N C"]) -> Float[Array, "N C"]:
+            if problem.loss.attains_infimum:
+                return problem.slopes(jnp.zeros_like(outputs))
+            return problem.slopes(outputs)
+
+        def size(slopes) -> Float[Array, ""]:
+            gradient = flow.gradient(problem, state, point.network, slopes)
+            return _norm(flow, state, gradient)
+
+        scale = jnp.maximum(
+            size(reference), size(lambda outputs: jnp.abs(reference(outputs)))
+        )
+        scale = scale + _norm(flow, state, flow.decay(state))
+        total = jax.tree.map(
+            jnp.add, flow.gradient(problem, state, point.network), flow.decay(state)
+        )
+        speed = _norm(flow, state, total)
         return jnp.where(speed == 0, 0, speed / jnp.where(scale > 0, scale, 1))
 
 
@@ -75,6 +85,25 @@ class NormDefect(AbstractObservable):
 
     def __call__(self, point: Point) -> Float[Array, ""]:
         return point.flow.defect(point.state)
+
+
+def as_observables(
+    observables: Mapping[str, Observable] | None, problem: Problem, flow: AbstractFlow
+) -> dict[str, Any]:
+    """The user's observables, or the default ones where there are none.
+
+    **Raises:** `ValueError` for anything but a dictionary of functions.
+    """
+    if observables is None:
+        return dict(default_observables(problem, flow))
+    if not isinstance(observables, Mapping) or not all(
+        callable(o) and not isinstance(o, type) for o in observables.values()
+    ):
+        raise ValueError(
+            "`observe` must be a dictionary from names to functions "
+            f"`fn(problem, network)`, got {observables!r}."
+        )
+    return dict(observables)
 
 
 def default_observables(
@@ -129,15 +158,8 @@ def _accuracy(problem: Problem, network: AbstractNetwork) -> Float[Array, ""]:
 
 
 def _norm(flow: AbstractFlow, state: State, gradient: State) -> Float[Array, ""]:
-    """The norm of a gradient in the flow's metric."""
-    return jnp.sqrt(tree_inner(gradient, flow.sharp(state, gradient)))
-
-
-def _slope_ratio(point: Point) -> Float[Array, ""]:
-    problem = point.problem
-    outputs = problem.outputs(point.network)
-    if not problem.loss.attains_infimum:
-        return jnp.ones((), outputs.dtype)
-    now = jnp.linalg.norm(problem.slopes(outputs))
-    at_zero = jnp.linalg.norm(problem.slopes(jnp.zeros_like(outputs)))
-    return jnp.maximum(1, at_zero / jnp.where(now > 0, now, 1))
+    """The norm, in the flow's metric, of the velocity that a gradient makes."""
+    # That velocity is the projected gradient, so its squared norm is its product with
+    # the gradient, in whatever metric.
+    velocity = flow.tangent(state, flow.sharp(state, gradient))
+    return jnp.sqrt(jnp.abs(tree_inner(gradient, velocity)))

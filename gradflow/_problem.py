@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from ._check import check_instance
 from ._loss import AbstractLoss
 from ._network import AbstractNetwork
 from ._types import Weights
@@ -21,10 +22,14 @@ class Problem(eqx.Module):
     loss: AbstractLoss
 
     def __check_init__(self):
+        check_instance("dataset", self.dataset, Dataset)
+        check_instance("loss", self.loss, AbstractLoss)
         self.loss.check(self.dataset)
 
     def check(self, network: AbstractNetwork) -> None:
         """Raises a `ValueError` where `network` does not fit the data."""
+        check_instance("network", network, AbstractNetwork)
+        network.check_single()
         if network.in_shape != self.dataset.input_shape:
             raise ValueError(
                 f"`network` takes inputs of shape {network.in_shape}, the data's are "
@@ -34,6 +39,13 @@ class Problem(eqx.Module):
             raise ValueError(
                 f"`network` has {network.out_size} outputs, the labels ask for "
                 f"{self.dataset.num_outputs}: one for labels ±1, one for each class."
+            )
+        dtypes = {w.dtype for w in network.weights} | {self.dataset.inputs.dtype}
+        if len(dtypes) > 1:
+            raise ValueError(
+                "`network` and the data must have the same floating-point type, got "
+                f"{sorted(map(str, dtypes))}. Turn on float64 before making either: "
+                '`jax.config.update("jax_enable_x64", True)`.'
             )
 
     def outputs(self, network: AbstractNetwork) -> Float[Array, "N C"]:
@@ -59,25 +71,31 @@ class Problem(eqx.Module):
         """The gradient of `value` by the network's weights."""
         return self.pullback(network.with_weights, network.weights)
 
-    def pullback(self, to_network: Callable[[Any], AbstractNetwork], point: Any) -> Any:
-        """The gradient of `value` by whatever parametrizes the network.
+    def pullback(
+        self,
+        to_network: Callable[[Any], AbstractNetwork],
+        point: Any,
+        slopes: Callable[[Float[Array, "N C"]], Float[Array, "N C"]] | None = None,
+    ) -> Any:
+        r"""The gradient of `value` by whatever parametrizes the network.
 
         **Arguments:**
 
         - `to_network`: takes a pytree of arrays to a network.
         - `point`: the pytree at which the gradient is taken.
+        - `slopes`: takes the outputs to the $d_n$ of $\sum_n d_n \nabla g_n$; those of
+            `value` if not given.
 
         **Returns:**
 
         A pytree like `point`.
         """
         outputs, pull = jax.vjp(lambda p: self.outputs(to_network(p)), point)
-        return pull(self.slopes(outputs))[0]
+        return pull((slopes or self.slopes)(outputs))[0]
 
     def margins(self, network: AbstractNetwork) -> Float[Array, " N"]:
         r"""The normalised margins $y_n f_n$, where $f = g / \rho$ is the network with
-        unit layer norms; for classes $f_{y_n} - \max_{j \ne y_n} f_j$ (MATH of M112
-        §1.2).
+        unit layer norms; for classes $f_{y_n} - \max_{j \ne y_n} f_j$ (M112 §1.2).
 
         **Raises:** `ValueError` for regression data.
         """

@@ -49,6 +49,9 @@ def measure_row(
     state = flow.project(state)
     point = Point(problem, flow, t, state, flow.to_network(state, network))
     values = {name: measure(o, point) for name, o in observables.items()}
+    for name, value in values.items():
+        if not jax.tree.leaves(value):
+            raise ValueError(f"`observe`: {name!r} returns {value!r}, not an array.")
     weights = point.network.weights if save_networks else None
     return weights, jax.tree.map(jnp.asarray, values)
 

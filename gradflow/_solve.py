@@ -8,11 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ._check import check_finite, check_positive, is_concrete
+from ._check import (
+    check_finite,
+    check_instance,
+    check_positive,
+    check_precision,
+    check_scalar,
+    is_concrete,
+)
 from ._flow import AbstractFlow
 from ._integrate import Settings, integrate
 from ._network import AbstractNetwork
-from ._observables import default_observables
+from ._observables import as_observables
 from ._problem import Problem
 from ._run import (
     finish,
@@ -93,8 +100,11 @@ def solve(
 
     **Raises:** `ValueError` for arguments that do not fit; `SolveError` as above.
     """
+    check_instance("problem", problem, Problem)
+    check_instance("flow", flow, AbstractFlow)
     problem.check(network)
     dtype = network.weights[0].dtype
+    check_precision(dtype, rtol)
     t0, t1, ts = _check_times(t0, t1, ts, dtype)
     check_positive("rtol", rtol)
     atol = rtol / 100 if atol is None else atol
@@ -104,10 +114,11 @@ def solve(
         check_positive("dt0", dt0)
     if max_steps < 1:
         raise ValueError(f"`max_steps` must be at least 1, got {max_steps}.")
+    if solver is not None:
+        check_instance("solver", solver, diffrax.AbstractSolver)
     conditions = as_conditions(until)
     names = [describe(condition) for condition in conditions]
-    if observe is None:
-        observe = default_observables(problem, flow)
+    observe = as_observables(observe, problem, flow)
 
     def array(x: RealScalarLike) -> Float[Array, ""]:
         return jnp.asarray(x, dtype)
@@ -128,7 +139,7 @@ def solve(
         save_networks=save_networks,
     )
     flow = numbers_to_arrays(flow, dtype)
-    observables = floats_to_arrays(dict(observe), dtype)
+    observables = floats_to_arrays(observe, dtype)
     conditions = floats_to_arrays(conditions, dtype)
     run = integrate(problem, flow, network, observables, conditions, settings)
     run = with_end_row(
@@ -141,6 +152,8 @@ def solve(
 
 
 def _check_times(t0, t1, ts, dtype):
+    check_scalar("t0", t0)
+    check_scalar("t1", t1)
     check_finite("t0", t0)
     check_finite("t1", t1)
     if is_concrete((t0, t1)) and not t1 > t0:

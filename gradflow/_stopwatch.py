@@ -1,6 +1,7 @@
 """Compile time apart from run time."""
 
 import functools
+import math
 import time
 
 import jax
@@ -20,28 +21,35 @@ class Stopwatch:
     run_seconds: float
 
     def __enter__(self) -> "Stopwatch":
-        self._compiled_before = _compile_clock().seconds
+        _compile_log().clear()
         self._start = time.perf_counter()
         return self
 
     def __exit__(self, *exception: object) -> None:
         elapsed = time.perf_counter() - self._start
-        self.compile_seconds = _compile_clock().seconds - self._compiled_before
+        self.compile_seconds = _total_length(_compile_log())
         self.run_seconds = elapsed - self.compile_seconds
 
 
-class _CompileClock:
-    def __init__(self):
-        self.seconds = 0.0
+@functools.cache
+def _compile_log() -> list[tuple[float, float]]:
+    """Beginnings and ends of everything that JAX has compiled since it was cleared."""
+    log: list[tuple[float, float]] = []
 
-    def listen(self, event: str, duration_secs: float, **kwargs: str | int) -> None:
+    def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
         del kwargs
         if event.rsplit("/", 1)[-1] in _COMPILING:
-            self.seconds += duration_secs
+            now = time.perf_counter()
+            log.append((now - duration_secs, now))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    return log
 
 
-@functools.cache
-def _compile_clock() -> _CompileClock:
-    clock = _CompileClock()
-    jax.monitoring.register_event_duration_secs_listener(clock.listen)
-    return clock
+def _total_length(intervals: list[tuple[float, float]]) -> float:
+    """The length of the union: tracing one function traces others inside it."""
+    total, reached = 0.0, -math.inf
+    for begin, end in sorted(intervals):
+        total += max(0.0, end - max(begin, reached))
+        reached = max(reached, end)
+    return total

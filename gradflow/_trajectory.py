@@ -55,6 +55,8 @@ class Trajectory(eqx.Module):
                 "The networks of this trajectory were not saved: run it again with "
                 "`save_networks=True`."
             )
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"index {index} of a trajectory of {len(self)} networks")
         return self.networks.with_weights(
             tuple(w[index] for w in self.networks.weights)
         )
@@ -62,8 +64,14 @@ class Trajectory(eqx.Module):
     def save(self, path: str | os.PathLike) -> None:
         """Writes the trajectory to `path`, an `.npz` file; whole or not at all.
 
-        **Raises:** `ValueError` where an observable is a pytree, not an array.
+        **Raises:** `ValueError` where an observable is a pytree, not an array;
+        `OSError` where the file cannot be written.
         """
+        if self.ts.ndim != 1:
+            raise ValueError(
+                "This trajectory holds several runs: save them one at a time, with "
+                "`jax.tree.map(lambda x: x[i], trajectory)`."
+            )
         arrays: dict[str, Any] = {"ts": self.ts}
         for name, values in self.observables.items():
             if not eqx.is_array(values):

@@ -65,7 +65,7 @@ def as_conditions(until: Any) -> tuple[Any, ...]:
         return ()
     conditions = tuple(until) if isinstance(until, (tuple, list)) else (until,)
     for condition in conditions:
-        if not callable(condition):
+        if not callable(condition) or isinstance(condition, type):
             raise ValueError(
                 "`until` must be a condition or a sequence of conditions, each a "
                 f"callable `fn(problem, network) -> bool`; got {condition!r}."

@@ -1,6 +1,7 @@
 """What every flow is."""
 
 import abc
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 import equinox as eqx
@@ -61,9 +62,16 @@ class AbstractFlow(eqx.Module, Generic[S]):
         """The network that `state` stands for, of the architecture of `like`."""
         return like.with_weights(self.weights(state))
 
-    def gradient(self, problem: Problem, state: S, like: AbstractNetwork) -> S:
-        """The partial derivatives of the loss by the coordinates."""
-        return problem.pullback(lambda s: self.to_network(s, like), state)
+    def gradient(
+        self,
+        problem: Problem,
+        state: S,
+        like: AbstractNetwork,
+        slopes: Callable[[Float[Array, "N C"]], Float[Array, "N C"]] | None = None,
+    ) -> S:
+        """The partial derivatives of the loss by the coordinates; with other `slopes`
+        than the loss's if they are given, as in `Problem.pullback`."""
+        return problem.pullback(lambda s: self.to_network(s, like), state, slopes)
 
     def decay(self, state: S) -> S:
         r"""The partial derivatives of $\lambda P$ by the coordinates."""

@@ -18,10 +18,11 @@ class WeightNormFlow(AbstractFlow[PolarState]):
 
     $$\dot g_k = -\frac{\langle v_k, \partial L / \partial W_k \rangle}{\|v_k\|}
     - 2 \lambda g_k, \qquad
-    \dot v_k = -\frac{g_k}{\|v_k\|} S_k \frac{\partial L}{\partial W_k}.$$
+    \dot v_k = -\frac{g_k}{\|v_k\|} S_k \frac{\partial L}{\partial W_k},$$
 
-    The flow conserves $\|v_k\|$, and is brought back to it after each step. With
-    $\|v_k\| = 1$ and `all_norms=False` it is the Lagrange flow.
+    with $S_k = I - v_k v_k^\top / \|v_k\|^2$. The flow conserves
+    $\|v_k\|$, and is brought back to it after each step. With $\|v_k\| = 1$ and
+    `all_norms=False` it is the Lagrange flow.
 
     State: a `PolarState`, whose `rho` is $g$ and whose `directions` are the $v_k$.
     """

@@ -38,6 +38,11 @@ class AbstractNetwork(eqx.Module):
     def out_size(self) -> int:
         """The number of outputs."""
 
+    @property
+    @abc.abstractmethod
+    def weight_ndims(self) -> tuple[int, ...]:
+        """The number of axes of each layer's weights."""
+
     @abc.abstractmethod
     def scale_fan_in(
         self, layer: int, weight: Float[Array, "..."], factors: Float[Array, " units"]
@@ -63,8 +68,27 @@ class AbstractNetwork(eqx.Module):
     @property
     def norms(self) -> Float[Array, " layers"]:
         r"""The Frobenius norms $\|W_k\|$ of the layers."""
+        self.check_single()
         return jnp.stack([safe_norm(w) for w in self.weights])
 
     def with_weights(self: Network, weights: Weights) -> Network:
-        """The same network with other weights."""
+        """The same network with other weights.
+
+        **Raises:** `ValueError` where their number is not that of the layers.
+        """
+        if len(weights) != len(self.weights):
+            raise ValueError(
+                f"`weights` must hold {len(self.weights)} arrays, one for each layer; "
+                f"got {len(weights)}."
+            )
         return eqx.tree_at(lambda network: network.weights, self, weights)
+
+    def check_single(self) -> None:
+        """Raises a `ValueError` where this is a stack of networks."""
+        if tuple(w.ndim for w in self.weights) != self.weight_ndims:
+            raise ValueError(
+                "`network` has weights of shapes "
+                f"{[w.shape for w in self.weights]}: it seems to be several networks "
+                "along a leading axis. Use `jax.vmap`, or take one of them, such as "
+                "`trajectory[-1]`."
+            )

@@ -152,6 +152,10 @@ class Conv(AbstractNetwork):
     def out_size(self) -> int:
         return self.weights[-1].shape[0]
 
+    @property
+    def weight_ndims(self) -> tuple[int, ...]:
+        return (4,) * (len(self.weights) - 1) + (2,)
+
     def scale_fan_in(
         self, layer: int, weight: Float[Array, "..."], factors: Float[Array, " units"]
     ) -> Float[Array, "..."]:

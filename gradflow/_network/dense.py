@@ -104,6 +104,10 @@ class Dense(AbstractNetwork):
     def out_size(self) -> int:
         return self.weights[-1].shape[0]
 
+    @property
+    def weight_ndims(self) -> tuple[int, ...]:
+        return (2,) * len(self.weights)
+
     def scale_fan_in(
         self, layer: int, weight: Float[Array, "..."], factors: Float[Array, " units"]
     ) -> Float[Array, "..."]:

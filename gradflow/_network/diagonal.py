@@ -102,6 +102,10 @@ class Diagonal(AbstractNetwork):
     def out_size(self) -> int:
         return 1
 
+    @property
+    def weight_ndims(self) -> tuple[int, ...]:
+        return (1,) * len(self.weights)
+
     def scale_fan_in(
         self, layer: int, weight: Float[Array, "..."], factors: Float[Array, " units"]
     ) -> Float[Array, "..."]:

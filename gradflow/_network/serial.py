@@ -15,7 +15,7 @@ _ACTIVATIONS = {cls.__name__: cls for cls in (ReLU, Identity)}
 
 def to_json(network: AbstractNetwork) -> dict[str, Any]:
     """The network's class and configuration."""
-    config = {
+    config: dict[str, Any] = {
         name: _activation_to_json(value)
         if isinstance(value, AbstractActivation)
         else value
@@ -29,7 +29,10 @@ def from_json(description: dict[str, Any], weights: Weights) -> AbstractNetwork:
 
     **Raises:** `KeyError` for a class that gradflow does not have.
     """
-    config = dict(description["config"])
+    config: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in description["config"].items()
+    }
     activation = dict(config.pop("activation"))
     config["activation"] = _ACTIVATIONS[activation.pop("class")](**activation)
     return _NETWORKS[description["class"]].from_weights(weights, **config)

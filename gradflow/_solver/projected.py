@@ -39,7 +39,11 @@ class Projected(diffrax.AbstractWrappedSolver):
     def term_compatible_contr_kwargs(self):  # pyright: ignore
         return self.solver.term_compatible_contr_kwargs
 
-    # diffrax hands its own tolerances to the root finder of an implicit solver here.
+    # diffrax asks these of a solver that it takes for an explicit or implicit one.
+    @property
+    def scan_kind(self):
+        return self.solver.scan_kind  # pyright: ignore
+
     @property
     def root_finder(self):
         return self.solver.root_finder  # pyright: ignore

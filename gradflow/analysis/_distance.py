@@ -19,5 +19,7 @@ def relative_distance(
 
     **Returns:** a number; use `jax.vmap` for the networks of two trajectories.
     """
+    network.check_single()
+    other.check_single()
     difference = jax.tree.map(jnp.subtract, network.weights, other.weights)
     return tree_norm(difference) / tree_norm(other.weights)

@@ -35,8 +35,8 @@ def unit_norm(
 
     ??? cite
 
-        Unit-norm inputs are the set-up of T. Poggio, Q. Liao and M. Xu, *Implicit
-        dynamic regularization in deep networks*, CBMM Memo 112 (2022).
+        Unit-norm inputs are the set-up of T. Poggio, Q. Liao and M. Xu, *Generalization
+        in deep network classifiers trained with the square loss*, CBMM Memo 112 (2022).
     """
     if np.ndim(inputs) not in (2, 4):
         raise ValueError(

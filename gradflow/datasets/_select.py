@@ -61,7 +61,7 @@ def select(
 
 def _numbers(classes, known, names, source):
     """Classes by number, each known and each named once."""
-    if isinstance(classes, str):
+    if isinstance(classes, str) or np.ndim(classes) == 0:
         raise ValueError(f"`classes` must be a sequence of classes, not {classes!r}")
     numbers = {name: c for c, name in enumerate(names)}
     chosen = [numbers.get(c, c) for c in classes]
