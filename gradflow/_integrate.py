@@ -151,4 +151,6 @@ def _controller(settings: Settings) -> diffrax.AbstractStepSizeController:
         pcoeff=0.3,
         icoeff=0.4,
         dtmin=jnp.minimum(smallest_step, span / 10),
+        # Or steps of any error would be accepted at the smallest size.
+        force_dtmin=False,
     )

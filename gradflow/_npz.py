@@ -46,7 +46,8 @@ def read(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, np.ndarray]
     if Path(path).is_file() and not zipfile.is_zipfile(path):
         raise ValueError(f"`path`: {path} is not an .npz file, or not a whole one.")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here, since `np.load` leaves a damaged file open.
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         header = json.loads(str(arrays.pop("header")))
     except FileNotFoundError:

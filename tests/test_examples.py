@@ -24,7 +24,6 @@ def _main(name):
     return module.main
 
 
-@pytest.mark.slow
 def test_quickstart(tmp_path, capsys):
     trajectory = _main("quickstart")(tmp_path)
     assert trajectory.stopped_by == "Stationary(tolerance=0.001)"
@@ -37,7 +36,6 @@ def test_quickstart(tmp_path, capsys):
     ]
 
 
-@pytest.mark.slow
 def test_flow_against_descent(tmp_path, capsys):
     order = _main("flow_against_descent")(tmp_path)
     assert abs(order - 1) < 0.1
@@ -45,7 +43,6 @@ def test_flow_against_descent(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["flow_against_descent.png"]
 
 
-@pytest.mark.slow
 def test_readme(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "README.md").read_text(encoding="utf-8")

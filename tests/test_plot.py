@@ -1,0 +1,164 @@
+"""Figures."""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+import gradflow as gf
+from small import network, problem
+
+FLOW = gf.LagrangeFlow(0.1)
+
+
+def descend(rate=0.01, **options):
+    return gf.descend(problem(), rate, network(), 20, flow=FLOW, **options)
+
+
+@pytest.fixture(scope="module")
+def slow():
+    return descend()
+
+
+@pytest.fixture(scope="module")
+def fast():
+    return descend(0.011)
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def points(line):
+    return np.stack(line.get_data())
+
+
+def labels_of(axes):
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def test_rho(slow):
+    axes = gf.plot.rho(slow)
+    assert isinstance(axes, Axes)
+    rho, rho_eq = axes.lines
+    np.testing.assert_array_equal(points(rho), [slow.ts, slow.observables["rho"]])
+    np.testing.assert_array_equal(points(rho_eq), [slow.ts, slow.observables["rho_eq"]])
+    assert labels_of(axes) == [r"$\rho$", r"$\rho_{eq}$"]
+    assert axes.get_xlabel() == "flow time $t$"
+    assert r"\rho" in axes.get_ylabel() or "ρ" in axes.get_ylabel()
+
+
+def test_rho_without_equilibrium(slow):
+    bare = dataclasses.replace(slow, observables={"rho": slow.observables["rho"]})
+    axes = gf.plot.rho(bare, label="mine")
+    assert labels_of(axes) == [r"mine: $\rho$"]
+
+
+def test_loss(slow):
+    axes = gf.plot.loss(slow)
+    assert isinstance(axes, Axes)
+    (line,) = axes.lines
+    np.testing.assert_array_equal(points(line), [slow.ts, slow.observables["loss"]])
+    assert axes.get_xlabel() == "flow time $t$"
+    assert "loss" in axes.get_ylabel()
+    assert axes.get_yscale() == "log"
+    assert axes.get_legend() is None
+
+
+def test_into_axes_that_are_there(slow, fast):
+    figure, (left, right) = plt.subplots(1, 2)
+    assert gf.plot.rho(slow, axes=left, label="slow") is left
+    assert gf.plot.loss(slow, axes=right, label="slow") is right
+    assert gf.plot.loss(fast, axes=right, label="fast") is right
+    assert labels_of(right) == ["slow", "fast"]
+    assert labels_of(left) == [r"slow: $\rho$", r"slow: $\rho_{eq}$"]
+    assert plt.get_fignums() == [figure.number]
+
+
+def test_sorted_margins():
+    axes = gf.plot.sorted_margins(problem(), network())
+    assert isinstance(axes, Axes)
+    expected = np.sort(problem().margins(network()))
+    np.testing.assert_array_equal(points(axes.lines[0]), [np.arange(1, 7), expected])
+    assert "margin" in axes.get_ylabel() and axes.get_xlabel()
+    assert axes.get_legend() is None
+
+
+def test_sorted_margins_of_several(slow):
+    figure, axes = plt.subplots()
+    networks = {"start": network(), "end": slow.final}
+    assert gf.plot.sorted_margins(problem(), networks, axes=axes) is axes
+    assert labels_of(axes) == ["start", "end"]
+
+
+def test_flow_against_descent(slow):
+    shifted = eqx.tree_at(
+        lambda t: t.networks.weights,
+        slow,
+        tuple((1 + 1e-3) * w for w in slow.networks.weights),
+    )
+    figure = gf.plot.flow_against_descent(shifted, slow)
+    assert isinstance(figure, Figure)
+    left, middle, right = figure.axes
+    assert set(labels_of(left)) == {
+        r"flow: $\rho$",
+        r"flow: $\rho_{eq}$",
+        r"descent: $\rho$",
+        r"descent: $\rho_{eq}$",
+    }
+    assert set(labels_of(middle)) == {"flow", "descent"}
+    ts, distances = points(right.lines[0])
+    np.testing.assert_array_equal(ts, slow.ts)
+    np.testing.assert_allclose(distances, 1e-3, rtol=1e-10)
+    assert right.get_yscale() == "log" and right.get_ylabel() and right.get_xlabel()
+
+
+def test_figures_can_be_drawn(slow, fast, tmp_path):
+    gf.plot.flow_against_descent(slow, slow).savefig(tmp_path / "same.png")
+    gf.plot.rho(slow).figure.savefig(tmp_path / "rho.png")
+    assert (tmp_path / "same.png").stat().st_size > 5_000
+    assert (tmp_path / "rho.png").stat().st_size > 5_000
+
+
+def test_runs_under_vmap(slow):
+    # Rows that a run under `vmap` did not reach have the time inf.
+    stopped = dataclasses.replace(slow, ts=slow.ts.at[8:].set(jnp.inf))
+    (line,) = gf.plot.loss(stopped).lines
+    np.testing.assert_array_equal(
+        points(line), [slow.ts[:8], slow.observables["loss"][:8]]
+    )
+    several = jax.tree.map(lambda x: jnp.stack([x, x]), slow)
+    with pytest.raises(ValueError, match="`trajectory`.*several"):
+        gf.plot.loss(several)
+
+
+def test_missing_observables(slow):
+    bare = dataclasses.replace(slow, observables={})
+    for draw, name in ((gf.plot.rho, "rho"), (gf.plot.loss, "loss")):
+        with pytest.raises(ValueError, match=f"`trajectory`.*'{name}'.*`observe`"):
+            draw(bare)
+    with pytest.raises(ValueError, match="`trajectory`.*'(rho|loss)'"):
+        gf.plot.flow_against_descent(bare, bare)
+
+
+def test_mismatched_times(slow, fast):
+    with pytest.raises(ValueError, match="`ts=descent.ts`"):
+        gf.plot.flow_against_descent(slow, fast)
+    shorter = dataclasses.replace(slow, ts=slow.ts[:5])
+    with pytest.raises(ValueError, match="`ts=descent.ts`"):
+        gf.plot.flow_against_descent(slow, shorter)
+
+
+def test_missing_networks(slow):
+    bare = dataclasses.replace(slow, networks=None)
+    for pair in ((slow, bare), (bare, slow)):
+        with pytest.raises(ValueError, match="`flow` and `descent`"):
+            gf.plot.flow_against_descent(*pair)

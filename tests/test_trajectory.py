@@ -1,0 +1,413 @@
+"""What a run returns, and its file."""
+
+import json
+import os
+import zipfile
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import gradflow as gf
+from small import weights_of
+
+NETWORKS = {
+    "dense": lambda: gf.Dense(
+        (4, 5, 1), key=jax.random.key(0), activation=gf.ReLU(0.1)
+    ),
+    "deep_linear": lambda: gf.Dense(
+        (4, 3, 3, 2), key=jax.random.key(0), activation=gf.Identity()
+    ),
+    "conv": lambda: gf.Conv(
+        (2, 5, 5),
+        (3, 2),
+        2,
+        key=jax.random.key(0),
+        kernel_size=(3, 2),
+        stride=(2, 1),
+        padding=(1, 0),
+        activation=gf.ReLU(1e-2),
+    ),
+    "diagonal": lambda: gf.Diagonal(
+        5, 3, key=jax.random.key(0), activation=gf.ReLU(0.1)
+    ),
+}
+STATS = {"num_steps": jnp.asarray(7), "max_drift": jnp.asarray(1e-9)}
+
+
+def trajectory_of(network, *, save_networks=True, **options):
+    """Three points of a run that never was."""
+    factors = np.array([0.5, 1.0, 2.0])
+    networks = network.with_weights(
+        tuple(
+            jnp.asarray(np.multiply.outer(factors, w).astype(w.dtype))
+            for w in network.weights
+        )
+    )
+    return gf.Trajectory(
+        **{
+            "ts": jnp.array([0.0, 0.25, 1.5]),
+            "networks": networks if save_networks else None,
+            "final": network.with_weights(tuple(2.0 * w for w in network.weights)),
+            "observables": {
+                "loss": jnp.array([3.0, 1.0, 0.125]),
+                "rho_layers": jnp.arange(6.0).reshape(3, 2),
+                "is_large": jnp.array([False, True, True]),
+            },
+            "result": gf.RESULTS.successful,
+            "stats": STATS | {"num_gradients": jnp.asarray(42)},
+            "stopped_by": None,
+            **options,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def trajectory():
+    return trajectory_of(NETWORKS["dense"]())
+
+
+# As an object.
+
+
+def test_length_and_networks(trajectory):
+    assert len(trajectory) == 3
+    np.testing.assert_allclose(
+        weights_of(trajectory[0]), 0.25 * weights_of(trajectory.final)
+    )
+    np.testing.assert_array_equal(
+        weights_of(trajectory[-1]), weights_of(trajectory.final)
+    )
+    assert isinstance(trajectory[1], gf.Dense)
+    assert trajectory[1].weights[0].shape == (5, 4)
+
+
+@pytest.mark.parametrize("index", [3, 100, -4])
+def test_no_network_beyond_the_end(trajectory, index):
+    with pytest.raises(IndexError):
+        trajectory[index]
+
+
+def test_iteration_ends(trajectory):
+    networks = []
+    for network in trajectory:
+        networks.append(network)
+        assert len(networks) <= 3
+    assert len(networks) == 3
+
+
+def test_no_networks_saved():
+    bare = trajectory_of(NETWORKS["dense"](), save_networks=False)
+    assert len(bare) == 3
+    with pytest.raises(ValueError, match="`save_networks=True`"):
+        bare[0]
+
+
+def test_repr(trajectory):
+    text = repr(trajectory)
+    assert "Trajectory of Dense(4-5-1, ReLU(smoothing=0.1))" in text
+    assert "t = 0 … 1.5, 3 saved; successful" in text
+    assert "loss: 3 → 0.125" in text
+    assert "num_gradients 42" in text and "num_steps 7" in text
+    assert "FAILED" not in text
+
+
+def test_repr_of_other_ends():
+    network = NETWORKS["dense"]()
+    failed = trajectory_of(network, result=gf.RESULTS.dt_min_reached)
+    assert "FAILED: dt_min_reached" in repr(failed)
+    stopped = trajectory_of(
+        network, result=gf.RESULTS.event_occurred, stopped_by="LossBelow(loss=0.1)"
+    )
+    assert "stopped by LossBelow(loss=0.1)" in repr(stopped)
+    assert "FAILED" not in repr(stopped)
+    unknown = trajectory_of(network, stats=STATS | {"num_gradients": None})
+    assert "num_gradients" not in repr(unknown) and "num_steps 7" in repr(unknown)
+
+
+def test_repr_of_several_runs(trajectory):
+    several = jax.tree.map(lambda x: jnp.stack([x, x]), trajectory)
+    assert "2,3" in repr(several)
+    seen = []
+    jax.eval_shape(lambda t: seen.append(repr(t)), trajectory)
+    assert len(seen) == 1
+
+
+# As a file.
+
+
+def assert_same(loaded, saved):
+    assert eqx.tree_equal(loaded, saved, typematch=True)
+    assert loaded.stopped_by == saved.stopped_by
+    assert repr(loaded) == repr(saved)
+
+
+@pytest.mark.parametrize("save_networks", [True, False])
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_round_trip(kind, save_networks, tmp_path):
+    trajectory = trajectory_of(NETWORKS[kind](), save_networks=save_networks)
+    trajectory.save(tmp_path / "run.npz")
+    loaded = gf.Trajectory.load(tmp_path / "run.npz")
+    assert_same(loaded, trajectory)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"result": gf.RESULTS.nonfinite_state},
+        {"result": gf.RESULTS.left_spheres},
+        {"result": gf.RESULTS.max_steps_reached},
+        {"result": gf.RESULTS.dt_min_reached},
+        {"result": gf.RESULTS.event_occurred, "stopped_by": "Stationary(1e-06) ρ"},
+        {"stats": STATS | {"num_gradients": None}},
+        {"stats": {}},
+        {"observables": {}},
+        {"observables": {"a/b c": jnp.array([1.0, -jnp.inf, jnp.inf])}},
+    ],
+)
+def test_round_trip_of_other_ends(options, tmp_path):
+    trajectory = trajectory_of(NETWORKS["dense"](), **options)
+    path = str(tmp_path / "run")  # of any name
+    trajectory.save(path)
+    assert os.listdir(tmp_path) == ["run"]
+    assert_same(gf.Trajectory.load(path), trajectory)
+
+
+def test_round_trip_in_single_precision(tmp_path):
+    network = NETWORKS["dense"]()
+    single = jax.tree.map(lambda w: w.astype(jnp.float32), network)
+    trajectory = trajectory_of(single)
+    trajectory.save(tmp_path / "run.npz")
+    loaded = gf.Trajectory.load(tmp_path / "run.npz")
+    assert loaded.final.weights[0].dtype == jnp.float32
+    assert_same(loaded, trajectory)
+
+
+class Doubled(gf.AbstractNetwork):
+    """A network of a class that gradflow does not know."""
+
+    weights: tuple
+    activation: gf.AbstractActivation = gf.ReLU()
+
+    def __call__(self, x):
+        return 2 * self.weights[0] @ x
+
+    in_shape = property(lambda self: (self.weights[0].shape[1],))
+    out_size = property(lambda self: self.weights[0].shape[0])
+    weight_ndims = (2,)
+
+    def scale_fan_in(self, layer, weight, factors):
+        raise NotImplementedError
+
+    def config(self):
+        return {"activation": self.activation}
+
+
+def test_network_of_an_unknown_class(tmp_path):
+    network = Doubled((jnp.ones((2, 3)),))
+    trajectory = trajectory_of(network)
+    trajectory.save(tmp_path / "run.npz")
+    with pytest.raises(ValueError, match="`like`"):
+        gf.Trajectory.load(tmp_path / "run.npz")
+    loaded = gf.Trajectory.load(
+        tmp_path / "run.npz", like=Doubled((jnp.zeros((2, 3)),))
+    )
+    assert_same(loaded, trajectory)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        gf.Trajectory.load(tmp_path / "run.npz")
+
+
+def test_observable_that_cannot_be_saved(trajectory, tmp_path):
+    odd = eqx.tree_at(
+        lambda t: t.observables, trajectory, {"pair": (jnp.zeros(3), jnp.ones(3))}
+    )
+    with pytest.raises(ValueError, match="pair"):
+        odd.save(tmp_path / "run.npz")
+    assert os.listdir(tmp_path) == []
+
+
+# Damaged files.
+
+
+@pytest.fixture(scope="module")
+def contents(trajectory, tmp_path_factory):
+    path = tmp_path_factory.mktemp("whole") / "run.npz"
+    trajectory.save(path)
+    return path.read_bytes()
+
+
+def load_bytes(contents, folder):
+    path = folder / "damaged.npz"
+    path.write_bytes(contents)
+    return gf.Trajectory.load(path)
+
+
+def test_truncated(contents, tmp_path):
+    for length in [*range(0, len(contents), 17), len(contents) - 1]:
+        with pytest.raises(ValueError, match="`path`"):
+            load_bytes(contents[:length], tmp_path)
+
+
+@settings(
+    deadline=None,
+    derandomize=True,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    noise=st.binary(max_size=400),
+    start=st.sampled_from([b"", b"PK\x03\x04", b"\x93NUMPY"]),
+)
+def test_random_bytes(noise, start, tmp_path):
+    with pytest.raises(ValueError, match="`path`"):
+        load_bytes(start + noise, tmp_path)
+
+
+def test_flipped_bits(contents, trajectory, tmp_path):
+    # Some bytes do not matter, such as the times of the entries; others are found out.
+    refused = 0
+    for position in range(0, len(contents), 5):
+        damaged = bytearray(contents)
+        damaged[position] ^= 1 << position % 8
+        try:
+            loaded = load_bytes(bytes(damaged), tmp_path)
+        except ValueError as error:
+            assert "`path`" in str(error)
+            refused += 1
+        else:
+            assert eqx.tree_equal(loaded, trajectory)
+    assert refused > len(contents) / 15
+
+
+def rewrite(contents, folder, change):
+    """A file with other entries; `change` edits the dictionary of arrays."""
+    path = folder / "changed.npz"
+    path.write_bytes(contents)
+    with np.load(path) as file:
+        arrays = dict(file)
+    change(arrays)
+    with path.open("wb") as file:
+        np.savez(file, **arrays)
+    return path
+
+
+def edit_header(**entries):
+    def change(arrays):
+        header = json.loads(str(arrays["header"])) | entries
+        arrays["header"] = np.array(json.dumps(header))
+
+    return change
+
+
+def test_rewritten_unchanged(contents, trajectory, tmp_path):
+    path = rewrite(contents, tmp_path, lambda arrays: None)
+    assert_same(gf.Trajectory.load(path), trajectory)
+
+
+CHANGES = {
+    "newer format": edit_header(format=1000),
+    "no format": edit_header(format=None),
+    "unknown result": edit_header(result="wonderful"),
+    "private attribute as result": edit_header(result="__class__"),
+    "unknown class": edit_header(network={"class": "Elsewhere", "config": {}}),
+    "unknown activation": edit_header(
+        network={"class": "Dense", "config": {"activation": {"class": "Tanh"}}}
+    ),
+    "too many layers": edit_header(layers=3),
+    "layers not a number": edit_header(layers="two"),
+    "header not a dictionary": lambda a: a.update(header=np.array("[]")),
+    "header not JSON": lambda a: a.update(header=np.array("{")),
+    "header not text": lambda a: a.update(header=np.zeros(3)),
+    "no header": lambda a: a.pop("header"),
+    "no times": lambda a: a.pop("ts"),
+    "no final weights": lambda a: [a.pop(k) for k in list(a) if k.startswith("final")],
+    "one final weight missing": lambda a: a.pop("final/1"),
+    "one network weight missing": lambda a: a.pop("networks/1"),
+    "weights of another shape": lambda a: a.update({"final/0": np.zeros((2, 2))}),
+    "other final weights": lambda a: a.update({"final/0": np.array(["a", "b"])}),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_not_a_trajectory(name, contents, tmp_path):
+    path = rewrite(contents, tmp_path, CHANGES[name])
+    with pytest.raises(ValueError, match="`path`"):
+        gf.Trajectory.load(path)
+
+
+def test_newer_format_is_named(contents, tmp_path):
+    path = rewrite(contents, tmp_path, edit_header(format=1000))
+    with pytest.raises(ValueError, match="1000 is newer"):
+        gf.Trajectory.load(path)
+
+
+def test_foreign_files(tmp_path):
+    np.savez(tmp_path / "other.npz", x=np.zeros(3))
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    (tmp_path / "text.txt").write_text("loss,rho\n1,2\n")
+    with zipfile.ZipFile(tmp_path / "archive.zip", "w") as file:
+        file.writestr("header", "{}")
+    for name in ("other.npz", "one.npy", "text.txt", "archive.zip"):
+        with pytest.raises(ValueError, match="`path`"):
+            gf.Trajectory.load(tmp_path / name)
+
+
+class Trap:
+    """Unpickling it would leave a mark."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return (os.mkdir, (self.path,))
+
+
+@pytest.mark.parametrize("entry", ["header", "ts", "observables/loss"])
+def test_pickles_are_refused(entry, contents, tmp_path):
+    mark = tmp_path / "mark"
+    trap = np.empty((), dtype=object)
+    trap[()] = Trap(mark)
+    path = rewrite(contents, tmp_path, lambda arrays: arrays.update({entry: trap}))
+    with pytest.raises(ValueError, match="`path`"):
+        gf.Trajectory.load(path)
+    assert not mark.exists()
+
+
+# Writing whole or not at all.
+
+
+def test_failed_save_leaves_the_old_file(trajectory, contents, tmp_path, monkeypatch):
+    path = tmp_path / "run.npz"
+    path.write_bytes(contents)
+
+    def fail_half_way(file, **arrays):
+        del arrays
+        file.write(b"half")
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez_compressed", fail_half_way)
+        with pytest.raises(OSError, match="disk full"):
+            trajectory.save(path)
+    assert path.read_bytes() == contents
+    assert os.listdir(tmp_path) == ["run.npz"]
+
+
+def test_save_over_an_old_file(trajectory, tmp_path):
+    path = tmp_path / "run.npz"
+    path.write_bytes(b"old")
+    trajectory.save(path)
+    assert_same(gf.Trajectory.load(path), trajectory)
+    assert os.listdir(tmp_path) == ["run.npz"]
+
+
+def test_save_into_a_missing_folder(trajectory, tmp_path):
+    with pytest.raises(FileNotFoundError):
+        trajectory.save(tmp_path / "nowhere" / "run.npz")
