@@ -32,7 +32,7 @@ def main(out: Path = Path(".")) -> gf.Trajectory:
         t1=5.0,
         ts=np.linspace(0, 5, 501),
         rtol=1e-6,
-        until=gf.Stationary(1e-3),
+        until=gf.Stationary(1e-4),
     )
     print(trajectory)
 

@@ -26,7 +26,7 @@ def _main(name):
 
 def test_quickstart(tmp_path, capsys):
     trajectory = _main("quickstart")(tmp_path)
-    assert trajectory.stopped_by == "Stationary(tolerance=0.001)"
+    assert trajectory.stopped_by == "Stationary(tolerance=0.0001)"
     rho, rho_eq = (trajectory.observables[name][-1] for name in ("rho", "rho_eq"))
     assert abs(rho - rho_eq) < 0.01 * rho_eq
     assert "test images" in capsys.readouterr().out

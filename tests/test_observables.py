@@ -125,32 +125,40 @@ def test_stationarity_of_one_flow_in_two_coordinates(decay, loss):
 
 
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
-def test_stationarity_by_hand(reduction):
-    decay = 0.4
-    where = problem(loss=gf.SquareLoss(reduction))
-    weight = 1 if reduction == "sum" else 1 / 6
+@pytest.mark.parametrize("loss", [gf.SquareLoss, gf.LogisticLoss])
+def test_stationarity_by_hand(loss, reduction):
+    decay, rho = 0.4, 3.0
+    where = problem(loss=loss(reduction))
     at = network(norms=(2.0, 1.5), activation=gf.ReLU())
-    labels, inputs = where.dataset.labels, where.dataset.inputs
-    rho = 3.0
+    labels, inputs = np.asarray(where.dataset.labels), where.dataset.inputs
     first, last = (np.asarray(w / jnp.linalg.norm(w)) for w in at.weights)
+    weight = 1 if reduction == "sum" else 1 / 6
 
-    def objective(rho, first, last):
-        outputs = rho * jnp.maximum(inputs @ first.T, 0) @ last.T
-        return weight * jnp.sum((outputs[:, 0] - labels) ** 2)
+    def outputs(rho, first, last):
+        return rho * (jnp.maximum(inputs @ first.T, 0) @ last.T)[:, 0]
 
-    by_rho, *by_directions = jax.grad(objective, argnums=(0, 1, 2))(rho, first, last)
-    tangents = [
-        g - v * np.sum(v * g) for v, g in zip((first, last), by_directions, strict=True)
-    ]
-    speed = np.sqrt(
-        (by_rho + 2 * decay * rho) ** 2 + sum(np.sum(t**2) for t in tangents)
-    )
-    gradient = np.sqrt(by_rho**2 + sum(np.sum(g**2) for g in by_directions))
-    residuals = rho * np.maximum(inputs @ first.T, 0) @ last.T - labels[:, None]
-    ratio = max(1, np.sqrt(6) / np.linalg.norm(residuals))
-    expected = speed / (ratio * gradient + 2 * decay * rho)
+    now = np.asarray(outputs(rho, first, last))
+    if loss is gf.SquareLoss:
+        slopes = weight * 2 * (now - labels)
+        reference = weight * -2 * labels
+    else:
+        slopes = reference = weight * -labels / (1 + np.exp(labels * now))
+
+    def size(slopes, decay):
+        """The length of the velocity that these slopes make."""
+        by_rho, *by_directions = jax.grad(
+            lambda *at: jnp.sum(slopes * outputs(*at)), argnums=(0, 1, 2)
+        )(rho, first, last)
+        tangents = [
+            g - v * np.sum(v * g)
+            for v, g in zip((first, last), by_directions, strict=True)
+        ]
+        squares = sum(np.sum(t**2) for t in tangents)
+        return np.sqrt((by_rho + 2 * decay * rho) ** 2 + squares)
+
+    scale = max(size(reference, 0), size(np.abs(reference), 0)) + 2 * decay * rho
     actual = stationarity(where, gf.LagrangeFlow(decay), at)
-    np.testing.assert_allclose(actual, expected, rtol=1e-11)
+    np.testing.assert_allclose(actual, size(slopes, decay) / scale, rtol=1e-11)
 
 
 @pytest.mark.parametrize("flow", [gf.GradientFlow, gf.LagrangeFlow])
