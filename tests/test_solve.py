@@ -282,7 +282,12 @@ FAILURES = {
     "max_steps_reached": {"kink": 5.0, "rtol": 1e-8},
     # The weights grow to infinity in finite time.
     "dt_min_reached": {"growth": 5.0, "rtol": 1e-4},
-    "nonfinite_state": {"limit": 0.5, "rtol": 1e-4},
+    # Steps that cannot be shortened go beyond where the slopes are defined.
+    "nonfinite_state": {
+        "limit": 0.5,
+        "controller": diffrax.ConstantStepSize(),
+        "dt0": 1e-3,
+    },
 }
 
 failures = pytest.mark.parametrize("name", FAILURES)
@@ -312,10 +317,6 @@ def test_failure_is_returned(name):
         assert trajectory.stats["num_steps"] == MAX_STEPS
     else:
         assert trajectory.stats["num_steps"] < MAX_STEPS
-    if name == "nonfinite_state":
-        # It comes up to the limit.
-        largest = np.max(np.abs(outputs(problem(), trajectory.final)))
-        np.testing.assert_allclose(largest, 0.5, rtol=1e-9)
 
 
 @failures
