@@ -53,7 +53,16 @@ def measure_row(
         if not jax.tree.leaves(value):
             raise ValueError(f"`observe`: {name!r} returns {value!r}, not an array.")
     weights = point.network.weights if save_networks else None
-    return weights, jax.tree.map(jnp.asarray, values)
+    dtype = network.weights[0].dtype
+
+    # Rows that are not reached are infinite, which no integer is.
+    def as_float(value: Any) -> Array:
+        value = jnp.asarray(value)
+        return (
+            value if jnp.issubdtype(value.dtype, jnp.inexact) else value.astype(dtype)
+        )
+
+    return weights, jax.tree.map(as_float, values)
 
 
 def finish(

@@ -18,7 +18,7 @@ from ._check import (
 )
 from ._flow import AbstractFlow
 from ._integrate import Settings, integrate
-from ._network import AbstractNetwork
+from ._network import AbstractNetwork, regularise
 from ._observables import as_observables
 from ._problem import Problem
 from ._run import (
@@ -28,6 +28,7 @@ from ._run import (
     numbers_to_arrays,
     with_end_row,
 )
+from ._solver import RKC
 from ._trajectory import Trajectory
 from ._types import Observable, RealScalarLike
 from ._until import as_conditions, describe
@@ -43,6 +44,7 @@ def solve(
     ts: Any = None,
     rtol: RealScalarLike = 1e-4,
     atol: RealScalarLike | None = None,
+    smoothing: RealScalarLike | None = None,
     observe: Mapping[str, Observable] | None = None,
     until: Any = None,
     progress: bool = False,
@@ -116,6 +118,7 @@ def solve(
         raise ValueError(f"`max_steps` must be at least 1, got {max_steps}.")
     if solver is not None:
         check_instance("solver", solver, diffrax.AbstractSolver)
+    adjustable, network = regularise(network, smoothing, default=3 * rtol)
     conditions = as_conditions(until)
     names = [describe(condition) for condition in conditions]
     observe = as_observables(observe, problem, flow)
@@ -131,7 +134,7 @@ def solve(
         rtol=array(rtol),
         atol=array(atol),
         max_defect=array(max_defect),
-        solver=diffrax.Bosh3() if solver is None else solver,
+        solver=_for_adjoint(RKC() if solver is None else solver, adjoint),
         controller=controller,
         adjoint=diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint,
         max_steps=max_steps,
@@ -141,14 +144,26 @@ def solve(
     flow = numbers_to_arrays(flow, dtype)
     observables = floats_to_arrays(observe, dtype)
     conditions = floats_to_arrays(conditions, dtype)
-    run = integrate(problem, flow, network, observables, conditions, settings)
+    run = integrate(problem, flow, adjustable, observables, conditions, settings)
     run = with_end_row(
         run,
         lambda t, state: measure_row(
-            problem, flow, network, observables, save_networks, t, state
+            problem, flow, adjustable, observables, save_networks, t, state
         ),
     )
     return finish(run, network, names=names, throw=throw)
+
+
+def _for_adjoint(
+    solver: diffrax.AbstractSolver, adjoint: diffrax.AbstractAdjoint | None
+) -> diffrax.AbstractSolver:
+    """Chooses the loop over `RKC`'s stages that the adjoint can differentiate, which
+    diffrax does for its own solvers only."""
+    kinds = {diffrax.ForwardMode: "lax", diffrax.DirectAdjoint: "bounded"}
+    kind: Any = kinds.get(type(adjoint))  # pyright: ignore
+    if isinstance(solver, RKC) and solver.scan_kind is None and kind is not None:
+        return RKC(solver.max_stages, kind)
+    return solver
 
 
 def _check_times(t0, t1, ts, dtype):
