@@ -321,7 +321,7 @@ def test_bad_arguments(name, options):
 
 def test_optimiser_that_needs_more_than_gradients():
     with pytest.raises(ValueError, match="`optimiser`"):
-        descend(optax.lbfgs())
+        jax.eval_shape(lambda: descend(optax.lbfgs()).ts)
 
 
 def test_network_that_does_not_fit():
