@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float
 
 from ._flow import AbstractFlow
-from ._network import AbstractNetwork, narrow, smoothing_of
+from ._network import AbstractNetwork, scale_kinks, smoothing_of
 from ._observables import Point, measure
 from ._problem import Problem
 from ._results import RESULTS
@@ -74,7 +74,7 @@ def integrate(
 
     def network_at(t) -> AbstractNetwork:
         age = (t - settings.t0) / (_WIDENING * timescale)
-        return narrow(network, jnp.clip(age, _NARROWEST, 1))
+        return scale_kinks(network, jnp.clip(age, _NARROWEST, 1))
 
     # Used in many places below: `jit` makes that one trace and not many.
     @jax.jit
@@ -202,7 +202,7 @@ def _velocity_at_start(
     settings: Settings,
     state: State,
 ) -> State:
-    narrowest = narrow(network, _NARROWEST)
+    narrowest = scale_kinks(network, _NARROWEST)
     return flow.vector_field(settings.t0, flow.project(state), problem, narrowest)
 
 

@@ -66,7 +66,12 @@ def measure_row(
 
 
 def finish(
-    run: Run, network: AbstractNetwork, *, names: Sequence[str], throw: bool
+    run: Run,
+    network: AbstractNetwork,
+    *,
+    names: Sequence[str],
+    throw: bool,
+    error: Float[Array, " rows"] | None = None,
 ) -> Trajectory:
     """Makes a trajectory, and raises a failure if it is to be raised."""
     concrete = is_concrete(run)
@@ -84,6 +89,7 @@ def finish(
         observables=run.observables,
         result=result,
         stats=run.stats,
+        error=error,
         stopped_by=stopped_by,
     )
     if throw and concrete and not is_okay(result):

@@ -1,5 +1,6 @@
 """Integration of a flow."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from ._check import (
     check_scalar,
     is_concrete,
 )
+from ._error import distance_from_coarser_run
 from ._flow import AbstractFlow
 from ._integrate import Settings, integrate
 from ._network import AbstractNetwork, regularise
@@ -47,6 +49,7 @@ def solve(
     smoothing: RealScalarLike | None = None,
     observe: Mapping[str, Observable] | None = None,
     until: Any = None,
+    error: bool = False,
     progress: bool = False,
     save_networks: bool = True,
     throw: bool = True,
@@ -74,6 +77,9 @@ def solve(
     - `until`: a condition or several, such as `Stationary(1e-6)` or a function
         `fn(problem, network) -> bool`: the run stops after the first step at whose end
         one is met.
+    - `error`: whether to estimate how far the saved networks are from the true flow, as
+        `trajectory.error`. It takes a second, coarser run: about half as many gradients
+        again.
     - `progress`: shows a progress bar.
 
     **Other arguments:**
@@ -114,6 +120,11 @@ def solve(
     check_positive("max_defect", max_defect)
     if dt0 is not None:
         check_positive("dt0", dt0)
+    if error and controller is not None:
+        raise ValueError(
+            "`error` takes a second run with other tolerances, and cannot change those "
+            "of `controller`: leave that out, or compare two runs of your own."
+        )
     if max_steps < 1:
         raise ValueError(f"`max_steps` must be at least 1, got {max_steps}.")
     if solver is not None:
@@ -139,7 +150,7 @@ def solve(
         adjoint=diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint,
         max_steps=max_steps,
         progress=progress,
-        save_networks=save_networks,
+        save_networks=save_networks or error,
     )
     flow = numbers_to_arrays(flow, dtype)
     observables = floats_to_arrays(observe, dtype)
@@ -148,10 +159,17 @@ def solve(
     run = with_end_row(
         run,
         lambda t, state: measure_row(
-            problem, flow, adjustable, observables, save_networks, t, state
+            problem, flow, adjustable, observables, settings.save_networks, t, state
         ),
     )
-    return finish(run, network, names=names, throw=throw)
+    estimate = None
+    if error:
+        estimate = distance_from_coarser_run(
+            run, problem, flow, adjustable, observables, settings
+        )
+        if not save_networks:
+            run = dataclasses.replace(run, weights=None)
+    return finish(run, network, names=names, throw=throw, error=estimate)
 
 
 def _for_adjoint(

@@ -52,12 +52,12 @@ def regularise(
     return adjustable, network.with_activation(ReLU(float(width)))
 
 
-def narrow(network: Network, fraction: RealScalarLike) -> Network:
-    """The same network with kinks of a fraction of their width, if that can change."""
+def scale_kinks(network: Network, factor: RealScalarLike) -> Network:
+    """The same network with the width of its kinks multiplied, if that can change."""
     activation = network.activation
     if not isinstance(activation, AdjustableReLU):
         return network
-    return network.with_activation(AdjustableReLU(fraction * activation.smoothing))
+    return network.with_activation(AdjustableReLU(factor * activation.smoothing))
 
 
 def smoothing_of(network: AbstractNetwork) -> RealScalarLike:
