@@ -1,53 +1,57 @@
-r"""The Filippov solution of an exact ReLU flow, with the sliding units treated exactly.
+r"""The Filippov solution of an exact ReLU flow, with sliding units treated exactly.
 
 The Lagrange flow (last norm free, $\lambda \rho^2$, square loss summed over samples) of
 a dense network with one output and exact ReLU. Its right-hand side jumps where a
 pre-activation $z_{n,i}$ vanishes. A pair (sample n, unit i) is therefore in one of
 three modes:
 
-- on ($z > 0$), off ($z < 0$): the gate is 1 or 0;
-- sliding: $z = 0$ is held, and the gate is the multiplier $\theta \in [0, 1]$.
+- on ($z > 0$) or off ($z < 0$): the gate $\theta$ is 1 or 0;
+- sliding: $z = 0$ is held, and $\theta \in [0, 1]$ is Filippov's multiplier.
 
-The gates enter the field only through the back-propagated signals
-$s_{n,i} = \theta_{n,i} q_{n,i}$, where $q$ is the signal above the gate. Taken as the
-unknowns, the signals of the sliding pairs obey a linear system, whatever the depth: the
-gradient loses its component along the normals $\partial z_A / \partial V$ of the sliding
-set, so the Filippov field is the gradient flow projected on $\{z_A = 0\}$. The multiplier
-is read off afterwards, and a pair stops sliding when $s$ or $q - s$ becomes negative.
+The gates enter the field only through the back-propagated signals $s = \theta q$, where
+$q$ is the signal above the gate. With the signals of the sliding pairs for unknowns,
+$\dot z = 0$ is a linear system whatever the depth, and a symmetric one: the
+gradient loses its component along the normals $\partial z / \partial V$. So the
+Filippov field is the gradient projected on the set where the sliding pre-activations
+vanish. A pair stops sliding when $s$ or $q - s$ becomes negative.
 
-For fixed modes the field is smooth, also beyond the places where a mode ends: there
-an explicit Runge-Kutta pair of order 8 integrates it, steps end where a pre-activation
-changes sign or a multiplier leaves [0, 1], and the modes are determined anew.
+For fixed modes the field is smooth, also past the places where they end. There a
+Runge-Kutta pair of order 8 integrates it. Steps end where a pre-activation changes sign
+or a multiplier leaves [0, 1], and the modes are determined anew.
 
-NumPy and SciPy only, independent of gradflow.
+NumPy and SciPy only: independent of gradflow and of JAX.
 """
 
+import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.integrate import DOP853
-from scipy.optimize import brentq
+from scipy.integrate import DOP853, DenseOutput
+from scipy.optimize import root_scalar
 
-# Relative to the scale of the quantity: how far a pre-activation may be on the wrong
-# side, and a multiplier out of [0, 1], before that counts as an event. Above rounding
-# errors, so that a pair which has just changed its mode does not change it back.
+# How far a pre-activation may be on the wrong side, and a multiplier out of [0, 1], in
+# parts of its scale, before that is an event: above rounding errors, so that a pair
+# does not fall back into the mode that it has just left.
 SLACK = 1e-11
-# A unit whose weights have decayed to this size is set to zero, where it stays: signs
-# of its pre-activations would be decided by integration errors.
+# A unit whose weights have decayed to this norm is set to zero, where it stays: else
+# integration errors would decide on the signs of its pre-activations.
 DEAD = 1e-9
+
+Array = np.ndarray
 
 
 @dataclass
 class Evaluation:
-    """The field at a state, and what decides on the modes."""
+    """The field at a state, with lists over the hidden layers."""
 
-    velocity: np.ndarray
-    z: list[np.ndarray]  # pre-activations of the hidden layers, (N, units) each
-    above: list[np.ndarray]  # q, signals above the gates
-    below: list[np.ndarray]  # s, signals below the gates
-    unit: list[np.ndarray]  # sizes of the pre-activations
-    force: list[np.ndarray]  # sizes of the signals
+    velocity: Array
+    h: list[Array]  # inputs of all layers, (N, in)
+    z: list[Array]  # pre-activations, (N, units)
+    above: list[Array]  # signals q
+    below: list[Array]  # signals s
+    last: Array  # signals at the output, (N, 1)
 
 
 @dataclass
@@ -55,82 +59,99 @@ class Result:
     """States at the requested times, and how they were found."""
 
     times: list[float] = field(default_factory=list)
-    states: list[tuple] = field(default_factory=list)  # (rho, directions)
+    states: list[tuple[float, list[Array]]] = field(default_factory=list)
     sliding: list[list[int]] = field(default_factory=list)  # pairs in each layer
+    at_rest: float = np.inf  # time from which the state was taken as constant
     count: Counter = field(default_factory=Counter)
 
 
-class Filippov:
-    """The field for given modes of all pairs, and the rules that change them."""
+def _flat(layers: list[Array]) -> Array:
+    return np.concatenate([layer.ravel() for layer in layers])
 
-    def __init__(self, weights, inputs, labels, weight_decay):
-        weights = [np.asarray(w, np.float64) for w in weights]
-        norms = [np.linalg.norm(w) for w in weights]
-        self.shapes = [w.shape for w in weights]
-        self.inputs = np.asarray(inputs, np.float64)
-        self.labels = np.asarray(labels, np.float64)
+
+class Modes:
+    """Field, scales and projection for given modes of all pairs, which it holds."""
+
+    def __init__(
+        self,
+        directions: Sequence[Array],
+        inputs: Array,
+        labels: Array,
+        weight_decay: float,
+    ):
+        self.shapes = [v.shape for v in directions]
+        self.inputs, self.labels = inputs, labels
         self.weight_decay = weight_decay
-        self.start = self.pack(np.prod(norms), [w / n for w, n in zip(weights, norms)])
-        hidden = [(len(self.inputs), shape[0]) for shape in self.shapes[:-1]]
-        self.on = [np.zeros(shape, bool) for shape in hidden]
-        self.sliding = [np.zeros(shape, bool) for shape in hidden]
-        h = self.inputs
-        for on, v in zip(self.on, self.unpack(self.start)[1]):
+        widths = [shape[0] for shape in self.shapes[:-1]]
+        splits = len(inputs) * np.cumsum(widths)[:-1]
+
+        def layers(flat: Array) -> list[Array]:
+            parts = np.split(flat, splits)
+            return [p.reshape(-1, w) for p, w in zip(parts, widths, strict=True)]
+
+        # Views by layer of one flat array each.
+        self.all_on = np.zeros(len(inputs) * sum(widths), bool)
+        self.all_sliding = np.zeros_like(self.all_on)
+        self.on, self.sliding = layers(self.all_on), layers(self.all_sliding)
+        h = inputs
+        for v, on in zip(directions[:-1], self.on, strict=True):
             on[:] = h @ v.T > 0.0
             h = np.maximum(h @ v.T, 0.0)
 
-    def pack(self, rho, directions):
+    def pack(self, rho: float, directions: Sequence[Array]) -> Array:
         return np.concatenate([[rho], *(v.ravel() for v in directions)])
 
-    def unpack(self, y):
+    def unpack(self, y: Array) -> tuple[float, list[Array]]:
         directions, i = [], 1
-        for shape in self.shapes:
-            size = shape[0] * shape[1]
-            directions.append(y[i : i + size].reshape(shape))
-            i += size
-        return y[0], directions
+        for rows, columns in self.shapes:
+            directions.append(y[i : i + rows * columns].reshape(rows, columns))
+            i += rows * columns
+        return float(y[0]), directions
 
-    def forward(self, directions):
-        """Inputs of all layers and pre-activations of the hidden ones.
+    def set_mode(self, pair: int, *, on: bool = False, sliding: bool = False):
+        self.all_on[pair], self.all_sliding[pair] = on, sliding
 
-        A sliding unit gives 0, and the modes of the others are kept where z has the
-        wrong sign: this extends the field smoothly past the end of a mode.
+    def forward(self, directions: list[Array]) -> tuple[list[Array], list[Array]]:
+        """Inputs of all layers, and pre-activations of the hidden ones.
+
+        The gates are those of the modes, also where z has the other sign: this is what
+        continues the field smoothly past the end of a mode.
         """
         h, z = [self.inputs], []
-        for v, on in zip(directions, self.on):
+        for v, on in zip(directions[:-1], self.on, strict=True):
             z.append(h[-1] @ v.T)
             h.append(z[-1] * on)
         return h, z
 
-    def backward(self, directions, last, held):
-        """Signals above and below the gates, `held` on the sliding pairs."""
-        above, below = [], []
-        signal = last
-        for v, on, s in zip(directions[:0:-1], self.on[::-1], held[::-1]):
-            above.append(signal @ v)
-            signal = above[-1] * on + s
-            below.append(signal)
-        return above[::-1], below[::-1]
+    def backward(self, directions: list[Array], last: Array, held: list[Array]):
+        """Signals above and below the gates, `held` being those of sliding pairs."""
+        above, below = [], [last]
+        for v, on, s in zip(directions[:0:-1], self.on[::-1], held[::-1], strict=True):
+            above.append(below[-1] @ v)
+            below.append(above[-1] * on + s)
+        return above[::-1], below[:0:-1]
 
-    def normals(self, directions, h):
-        """For each layer, dz/dV_k of the sliding pairs as outer products t h^T."""
-        where = [np.nonzero(s) for s in self.sliding]
-        total = sum(len(n) for n, _ in where)
-        ts = [np.zeros((total, v.shape[0])) for v in directions[:-1]]
-        hs = [np.zeros((total, v.shape[1])) for v in directions[:-1]]
-        first = 0
+    def normals(self, directions: list[Array], h: list[Array]):
+        r"""$\partial z / \partial V_k = t h^T$ of all sliding pairs, for each layer k.
+
+        **Returns:** the `t` and `h`, (pairs, out) and (pairs, in) for each layer, and
+        the matrix of the scalar products of the normals.
+        """
+        where = [np.nonzero(sliding) for sliding in self.sliding]
+        ends = np.cumsum([0] + [len(n) for n, _ in where])
+        ts = [np.zeros((ends[-1], v.shape[0])) for v in directions[:-1]]
+        hs = [np.zeros((ends[-1], v.shape[1])) for v in directions[:-1]]
         for layer, (n, i) in enumerate(where):
-            rows = slice(first, first + len(n))
-            first += len(n)
-            t = np.zeros((len(n), directions[layer].shape[0]))
-            t[np.arange(len(n)), i] = 1.0
+            rows = slice(ends[layer], ends[layer + 1])
+            t = np.eye(self.shapes[layer][0])[i]
             for k in range(layer, -1, -1):
                 ts[k][rows], hs[k][rows] = t, h[k][n]
                 if k > 0:
                     t = (t @ directions[k]) * self.on[k - 1][n]
-        return ts, hs, where
+        gram = sum((t @ t.T) * (g @ g.T) for t, g in zip(ts, hs, strict=True))
+        return ts, hs, gram
 
-    def evaluate(self, y):
+    def evaluate(self, y: Array) -> Evaluation:
         rho, directions = self.unpack(y)
         h, z = self.forward(directions)
         f = (h[-1] @ directions[-1].T)[:, 0]
@@ -138,159 +159,159 @@ class Filippov:
         last = (rho * d)[:, None]
         held = [np.zeros_like(a) for a in z]
         above, below = self.backward(directions, last, held)
-
-        if any(s.any() for s in self.sliding):
-            ts, hs, where = self.normals(directions, h)
-            gram, rate = 0.0, 0.0
-            for t, hh, s, hk in zip(ts, hs, below, h):
-                gram = gram + (t @ t.T) * (hh @ hh.T)
-                rate = rate + np.einsum("pi,pi->p", t, hh @ (hk.T @ s))
-            multiplier = np.linalg.solve(gram, rate)
-            first = 0
-            for a, (n, i) in zip(held, where):
-                a[n, i] = -multiplier[first : first + len(n)]
-                first += len(n)
+        if self.all_sliding.any():
+            ts, hs, gram = self.normals(directions, h)
+            along = sum(
+                np.sum(t * (g @ (hk.T @ s)), axis=1)
+                for t, g, hk, s in zip(ts, hs, h, below, strict=False)
+            )
+            multipliers, i = np.linalg.solve(gram, along), 0
+            for s, sliding in zip(held, self.sliding, strict=True):
+                count = np.count_nonzero(sliding)
+                s[sliding] = -multipliers[i : i + count]
+                i += count
             above, below = self.backward(directions, last, held)
 
         velocities = []
-        for v, hk, s in zip(directions, h, [*below, last]):
-            g = s.T @ hk
-            velocities.append(np.sum(v * g) * v - g)
-        rho_dot = -d @ f - 2.0 * self.weight_decay * rho
-        largest = np.max(np.abs(last))
-        return Evaluation(
-            self.pack(rho_dot, velocities),
-            z,
-            above,
-            below,
+        for v, hk, s in zip(directions, h, [*below, last], strict=True):
+            gradient = s.T @ hk
+            velocities.append(np.sum(v * gradient) * v - gradient)
+        rho_dot = float(-d @ f) - 2.0 * self.weight_decay * rho
+        velocity = self.pack(rho_dot, velocities)
+        return Evaluation(velocity, h, z, above, below, last)
+
+    def scales(self, y: Array, e: Evaluation) -> tuple[Array, Array]:
+        """Sizes of all pre-activations and signals: 0 for units without weights."""
+        _, directions = self.unpack(y)
+        sizes, forces = [], []
+        for v, after, hk in zip(directions[:-1], directions[1:], e.h, strict=False):
+            norms = np.linalg.norm(hk, axis=1)[:, None] * np.linalg.norm(v, axis=1)
+            force = np.max(np.abs(e.last)) * np.linalg.norm(after, axis=0)
+            sizes.append(norms.ravel())
+            forces.append(np.broadcast_to(force, norms.shape).ravel())
+        return np.concatenate(sizes), np.concatenate(forces)
+
+    def slacks(self, y: Array) -> Array:
+        """(3, pairs): what becomes negative where a mode ends, in parts of its scale.
+
+        The pre-activation of a pair that is on, or its negative of one that is off; s
+        and q - s of a sliding pair.
+        """
+        e = self.evaluate(y)
+        size, force = self.scales(y, e)
+        z, q, s = (_flat(layers) for layers in (e.z, e.above, e.below))
+        alive = (size > 0.0) & (force > 0.0)
+        size, force = np.where(alive, size, 1.0), np.where(alive, force, 1.0)
+        slides = alive & self.all_sliding
+        moves = alive & ~self.all_sliding
+        return SLACK + np.stack(
             [
-                np.linalg.norm(hk, axis=1)[:, None] * np.linalg.norm(v, axis=1)
-                for hk, v in zip(h, directions[:-1])
-            ],
-            [
-                np.broadcast_to(largest * np.linalg.norm(v, axis=0), a.shape)
-                for v, a in zip(directions[1:], z)
-            ],
+                np.where(moves, np.where(self.all_on, z, -z) / size, np.inf),
+                np.where(slides, s / force, np.inf),
+                np.where(slides, (q - s) / force, np.inf),
+            ]
         )
 
-    def slacks(self, e):
-        """(3, pairs): what must not be negative, in parts of its scale.
-
-        The pre-activation with the sign of its mode; s and q - s of sliding pairs, in
-        the direction of q > 0, where both sides push towards z = 0.
-        """
-        rows = []
-        for z, q, s, unit, force, on, sliding in zip(
-            e.z, e.above, e.below, e.unit, e.force, self.on, self.sliding, strict=True
-        ):
-            alive = (unit > 0.0) & (force > 0.0)
-            unit, force = np.where(alive, unit, 1.0), np.where(alive, force, 1.0)
-            side = np.where(sliding | ~alive, np.inf, np.where(on, z, -z) / unit)
-            low = np.where(sliding & alive, s / force, np.inf)
-            high = np.where(sliding & alive, (q - s) / force, np.inf)
-            rows.append(np.stack([side, low, high]).reshape(3, -1))
-        return np.concatenate(rows, axis=1) + SLACK
-
-    def set_mode(self, pair, on, sliding):
-        for a, b in zip(self.on, self.sliding):
-            if pair < a.size:
-                a.flat[pair], b.flat[pair] = on and not sliding, sliding
-                return
-            pair -= a.size
-
-    def rates(self, y, velocity):
-        """dz/dt of all pairs, in parts of the scale of z."""
+    def departures(self, y: Array) -> Array:
+        """Rates at which the pre-activations go to the side of their mode."""
+        e = self.evaluate(y)
+        size, _ = self.scales(y, e)
         _, directions = self.unpack(y)
-        _, dots = self.unpack(velocity)
-        h, _ = self.forward(directions)
+        _, dots = self.unpack(e.velocity)
         h_dot, rates = np.zeros_like(self.inputs), []
-        for v, v_dot, hk, on in zip(directions, dots, h, self.on):
-            z_dot = hk @ v_dot.T + h_dot @ v.T
-            rates.append(z_dot.ravel())
-            h_dot = z_dot * on
-        return np.concatenate(rates)
+        for v, v_dot, hk, on in zip(directions, dots, e.h, self.on, strict=False):
+            rates.append(hk @ v_dot.T + h_dot @ v.T)
+            h_dot = rates[-1] * on
+        rate = _flat(rates)
+        return np.where(self.all_on, rate, -rate) / np.where(size > 0.0, size, 1.0)
 
-    def project(self, y):
-        """The nearby state on the unit spheres with z = 0 on the sliding pairs."""
+    def project(self, y: Array) -> Array:
+        """The nearby state on the spheres where the sliding pre-activations vanish."""
         rho, directions = self.unpack(y.copy())
-        for k in range(len(directions) - 1):
-            size_in = np.linalg.norm(directions[k], axis=1)
-            size_out = np.linalg.norm(directions[k + 1], axis=0)
-            dead = np.maximum(size_in, size_out) < DEAD
-            directions[k][dead] = 0.0
-            directions[k + 1][:, dead] = 0.0
-            self.sliding[k][:, dead] = self.on[k][:, dead] = False
-        h = self.inputs
-        for v, on, sliding in zip(directions, self.on, self.sliding):
-            for i in np.nonzero(sliding.any(axis=0))[0]:
-                rows = h[sliding[:, i]]
-                v[i] -= np.linalg.lstsq(rows, rows @ v[i], rcond=1e-12)[0]
-            v /= np.linalg.norm(v)
-            h = (h @ v.T) * on
-        directions[-1] /= np.linalg.norm(directions[-1])
-        return self.pack(rho, directions)
+        for k, (v, after) in enumerate(zip(directions, directions[1:], strict=False)):
+            norms = np.linalg.norm(v, axis=1), np.linalg.norm(after, axis=0)
+            dead = np.maximum(*norms) < DEAD
+            v[dead], after[:, dead] = 0.0, 0.0
+            self.on[k][:, dead] = self.sliding[k][:, dead] = False
+        if self.all_sliding.any():
+            h, z = self.forward(directions)
+            ts, hs, gram = self.normals(directions, h)
+            here = [a[sliding] for a, sliding in zip(z, self.sliding, strict=True)]
+            c = np.linalg.solve(gram, np.concatenate(here))
+            for v, t, g in zip(directions, ts, hs, strict=False):
+                v -= (t.T * c) @ g
+        return self.pack(rho, [v / np.linalg.norm(v) for v in directions])
 
-    def change_modes(self, y, changes, count):
-        """New modes after an event: `changes` are rows and columns of `slacks`.
+    def change(self, y: Array, changes: Array, count: Counter) -> Array:
+        """Changes the modes where `slacks`, at the rows and columns `changes`, end.
 
-        A pair whose z vanishes is tried as sliding; the multiplier says whether it
-        slides or to which side it goes.
+        A pair that comes to z = 0 is tried as sliding; its multiplier tells whether it
+        is, or else the side to which it goes. A jump of the field can release others.
+
+        **Returns:** the state, projected.
         """
-        at_zero = set()
+        at_zero, returns = set(), Counter()
         for row, pair in changes:
             self.set_mode(pair, on=row == 2, sliding=row == 0)
-            at_zero.add(int(pair))
-            count[("enter", "leave off", "leave on")[row]] += 1
+            at_zero.add(pair)
+            count["hits" if row == 0 else "exits"] += 1
         y = self.project(y)
-        returned = Counter()
         for _ in range(1000):
-            e = self.evaluate(y)
-            slack = self.slacks(e)[1:]
-            row, pair = np.unravel_index(np.argmin(slack), slack.shape)
+            slack = self.slacks(y)[1:]
+            row, pair = divmod(int(np.argmin(slack)), slack.shape[1])
             if slack[row, pair] < 0.0:
-                self.set_mode(pair, on=row == 1, sliding=False)
-                at_zero.add(int(pair))
-                count["released"] += 1
+                self.set_mode(pair, on=row == 1)
+                at_zero.add(pair)
                 continue
-            # A released pair must move to its side.
-            rates = self.rates(y, e.velocity)
-            on = np.concatenate([a.ravel() for a in self.on])
-            sliding = np.concatenate([a.ravel() for a in self.sliding])
-            size = np.concatenate([a.ravel() for a in e.unit])
-            wrong = [
-                p
-                for p in at_zero
-                if not sliding[p]
-                and (rates[p] if on[p] else -rates[p]) < -1e-8 * size[p]
-                and returned[p] < 3
-            ]
+            # Released too early, while others still had the wrong mode?
+            away = self.departures(y)
+            released = [pair for pair in at_zero if not self.all_sliding[pair]]
+            wrong = [p for p in released if away[p] < -1e-8 and returns[p] < 3]
             if not wrong:
                 return y
-            for p in wrong:
-                returned[p] += 1
-                count["returned"] += 1
-                self.set_mode(p, on=False, sliding=True)
+            for pair in wrong:
+                returns[pair] += 1
+                self.set_mode(pair, sliding=True)
             y = self.project(y)
-        raise RuntimeError("no consistent set of modes")
+        raise RuntimeError("no consistent modes found")
 
 
-def integrate(weights, inputs, labels, weight_decay, times, *, rtol=1e-9, log=None):
+def integrate(
+    weights: Sequence[Array],
+    inputs: Array,
+    labels: Array,
+    weight_decay: float,
+    times: Sequence[float],
+    *,
+    rtol: float = 1e-7,
+    rest: float = 1e-8,
+) -> Result:
     """The Filippov solution at `times`, started from a network's weights at t = 0.
 
-    `rtol` is the relative tolerance of each step, and a hundredth of it the absolute
-    one.
+    **Arguments:**
+
+    - `weights`: matrices (out, in); the flow starts at the product of their norms.
+    - `inputs`, `labels`: (N, d) and (N,).
+    - `weight_decay`: what multiplies the square of the norm.
+    - `times`: increasing.
+    - `rtol`: relative tolerance of each step; a hundredth of it is the absolute one.
+    - `rest`: the state is taken as constant from where its velocity is below this part
+        of it. That does not tell an equilibrium from a saddle.
+
+    **Raises:** `RuntimeError` where the solver fails, or no consistent modes are found.
     """
-    system = Filippov(weights, inputs, labels, weight_decay)
+    norms = [float(np.linalg.norm(w)) for w in weights]
+    directions = [np.asarray(w) / n for w, n in zip(weights, norms, strict=True)]
+    modes = Modes(directions, np.asarray(inputs), np.asarray(labels), weight_decay)
     result = Result()
-    count = result.count
 
-    def velocity(t, y):
-        count["fields"] += 1
-        return system.evaluate(y).velocity
+    def velocity(_: float, y: Array) -> Array:
+        result.count["fields"] += 1
+        return modes.evaluate(y).velocity
 
-    t, y, step, stuck = 0.0, system.start, 1e-3, 0
+    t, y, step, stuck = 0.0, modes.pack(math.prod(norms), directions), 1e-3, 0
     for end in times:
-        while t < end:
+        while t < end and result.at_rest == np.inf:
             solver = DOP853(
                 velocity,
                 t,
@@ -300,53 +321,63 @@ def integrate(weights, inputs, labels, weight_decay, times, *, rtol=1e-9, log=No
                 atol=rtol / 100,
                 first_step=min(step, end - t),
             )
-            before = system.slacks(system.evaluate(y))
-            while solver.status == "running":
+            start, before, event = t, modes.slacks(y), None
+            while True:
                 message = solver.step()
                 if solver.status == "failed":
                     raise RuntimeError(f"at t = {solver.t}: {message}")
-                count["steps"] += 1
-                after = system.slacks(system.evaluate(solver.y))
-                if after.min() < 0.0:
+                result.count["steps"] += 1
+                dense = solver.dense_output()
+                event, before = _event(modes, dense, before)
+                if event is not None:
                     break
-                # The derivative that the solver keeps is left as it is: the
-                # projection moves the state by less than a local error.
-                solver.y = system.project(solver.y)
-                before, stuck = after, 0
+                # The solver keeps the derivative from before the projection, which
+                # moves the state by less than the error of a step.
+                solver.y = modes.project(solver.y)
+                if np.linalg.norm(solver.f) < rest * np.linalg.norm(solver.y):
+                    result.at_rest = solver.t
+                if result.at_rest < np.inf or solver.status == "finished":
+                    break
             step = max(solver.h_abs, 1e-12)
-            if after.min() >= 0.0:
-                t, y = solver.t, solver.y
+            if event is None:
+                t, y, stuck = solver.t, solver.y, 0
                 continue
-            t_event, y = _event(system, solver, before, after)
-            stuck = stuck + 1 if t_event <= t else 0
+            t, y = event, dense(event)
+            slack = modes.slacks(y)
+            # By rounding, the root may lie before the end of the mode.
+            changes = np.argwhere(slack <= max(0.0, slack.min()))
+            y = modes.change(y, changes, result.count)
+            result.count["events"] += 1
+            stuck = stuck + 1 if t == start else 0
             if stuck > 500:
-                raise RuntimeError(f"modes change without end at t = {t_event}")
-            t = t_event
-            here = system.slacks(system.evaluate(y))
-            changes = np.argwhere(here < 0.0)
-            if len(changes) == 0:
-                changes = [np.unravel_index(np.argmin(here), here.shape)]
-            count["events"] += 1
-            y = system.change_modes(y, changes, count)
-            if log:
-                log(t, y, changes, system, count)
-        result.times.append(t)
-        rho, directions = system.unpack(y)
-        result.states.append((rho, tuple(v.copy() for v in directions)))
-        result.sliding.append([int(s.sum()) for s in system.sliding])
+                raise RuntimeError(f"modes change without end at t = {t}")
+        rho, directions = modes.unpack(y)
+        result.times.append(end)
+        result.states.append((rho, [v.copy() for v in directions]))
+        result.sliding.append([int(np.count_nonzero(s)) for s in modes.sliding])
     return result
 
 
-def _event(system, solver, before, after):
-    """Time and state where the first of the slacks becomes negative."""
-    late = (after < 0.0) & (before < 0.0)
-    if late.any():
-        return solver.t_old, solver.dense_output()(solver.t_old)
-    dense = solver.dense_output()
-    hit = after < 0.0
+def _event(
+    modes: Modes, dense: DenseOutput, before: Array
+) -> tuple[float | None, Array]:
+    """Time in a step where the first slack becomes negative, None if none does.
+
+    `before` are the slacks at the start of the step; those at its end are returned as
+    well. The middle is looked at too, for a pair that goes and comes back.
+    """
+    for t in (0.5 * (dense.t_old + dense.t), dense.t):
+        after = modes.slacks(dense(t))
+        ended = after < 0.0
+        if np.any(before[ended] < 0.0):
+            return dense.t_old, after
+        if np.any(ended):
+            break
+    else:
+        return None, after
 
     def least(t):
-        return np.min(system.slacks(system.evaluate(dense(t)))[hit])
+        return np.min(modes.slacks(dense(t))[ended])
 
-    t = brentq(least, solver.t_old, solver.t, xtol=1e-13, rtol=1e-15)
-    return t, dense(t)
+    root = root_scalar(least, bracket=(dense.t_old, t), method="brentq", xtol=1e-13)
+    return root.root, after
