@@ -31,10 +31,6 @@ import numpy as np
 from scipy.integrate import DOP853, DenseOutput
 from scipy.optimize import root_scalar
 
-# How far a pre-activation may be on the wrong side, and a multiplier out of [0, 1], in
-# parts of its scale, before that is an event: above rounding errors, so that a pair
-# does not fall back into the mode that it has just left.
-SLACK = 1e-11
 # A unit whose weights have decayed to this norm is set to zero, where it stays: else
 # integration errors would decide on the signs of its pre-activations.
 DEAD = 1e-9
@@ -78,7 +74,9 @@ class Modes:
         inputs: Array,
         labels: Array,
         weight_decay: float,
+        slack: float,
     ):
+        self.slack = slack
         self.shapes = [v.shape for v in directions]
         self.inputs, self.labels = inputs, labels
         self.weight_decay = weight_decay
@@ -196,6 +194,10 @@ class Modes:
 
         The pre-activation of a pair that is on, or its negative of one that is off; s
         and q - s of a sliding pair.
+
+        Each may go beyond its end by the slack that is added: a pair does not fall back
+        into the mode that it has just left, nor does it enter and leave for ever where
+        its multiplier tends to 0 or 1 at an equilibrium.
         """
         e = self.evaluate(y)
         size, force = self.scales(y, e)
@@ -204,7 +206,7 @@ class Modes:
         size, force = np.where(alive, size, 1.0), np.where(alive, force, 1.0)
         slides = alive & self.all_sliding
         moves = alive & ~self.all_sliding
-        return SLACK + np.stack(
+        return self.slack + np.stack(
             [
                 np.where(moves, np.where(self.all_on, z, -z) / size, np.inf),
                 np.where(slides, s / force, np.inf),
@@ -295,6 +297,8 @@ def integrate(
     - `weight_decay`: what multiplies the square of the norm.
     - `times`: increasing.
     - `rtol`: relative tolerance of each step; a hundredth of it is the absolute one.
+        Also how far, in parts of its scale, a pre-activation may be on the wrong side
+        and a multiplier out of [0, 1] before a mode ends.
     - `rest`: the state is taken as constant from where its velocity is below this part
         of it. That does not tell an equilibrium from a saddle.
 
@@ -302,7 +306,8 @@ def integrate(
     """
     norms = [float(np.linalg.norm(w)) for w in weights]
     directions = [np.asarray(w) / n for w, n in zip(weights, norms, strict=True)]
-    modes = Modes(directions, np.asarray(inputs), np.asarray(labels), weight_decay)
+    data = np.asarray(inputs), np.asarray(labels)
+    modes = Modes(directions, *data, weight_decay, slack=rtol)
     result = Result()
 
     def velocity(_: float, y: Array) -> Array:
