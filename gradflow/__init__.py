@@ -31,6 +31,7 @@ from ._network import ReLU as ReLU
 from ._observables import AbstractObservable as AbstractObservable
 from ._observables import NormDefect as NormDefect
 from ._observables import Point as Point
+from ._observables import Sharpness as Sharpness
 from ._observables import Stationarity as Stationarity
 from ._observables import default_observables as default_observables
 from ._problem import Problem as Problem
