@@ -3,8 +3,8 @@
 Lagrange flow with λ = 0.1 of 65-32-32-1 networks on 20 digits, from ρ = 0.1, to
 T = 10, 100 and 1000. The reference is Filippov's solution with sliding units treated
 exactly (`filippov.py`), which knows neither gradflow nor JAX. "Error" is the relative
-distance of the states (ρ, V_k). Gradients are evaluations of the field; for gradflow two
-more for each Jacobian-vector product.
+distance of the states (ρ, V_k). Gradients are evaluations of the field; for gradflow
+two more for each Jacobian-vector product.
 
 The others get the same field: the exact network's, in the papers' raw form and without
 a projection, as one writes it first; and in the tangent form with a projection after

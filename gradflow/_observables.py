@@ -97,8 +97,8 @@ class NormDefect(AbstractObservable):
 
 
 class Sharpness(AbstractObservable):
-    r"""The largest eigenvalue of the Hessian of $L + \lambda P$ on the flow's constraint
-    set and in its metric: of minus the Jacobian of the field.
+    r"""The largest eigenvalue of the Hessian of $L + \lambda P$, in the flow's metric
+    and on its constraint set: of minus the Jacobian of the field.
 
     By power iteration with Jacobian-vector products, up to `rtol` of the spectral
     radius. It is what limits the step of an explicit method, to $2$ over the sharpness.
