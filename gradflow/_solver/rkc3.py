@@ -13,10 +13,11 @@ from . import rkc
 from .chebyshev import Scheme
 from .stabilised import AbstractStabilised
 
-LEAST_RATIO = 0.5
-"""The smallest ratio of the last step to this one. Errors are multiplied by the weight
-$g$ of the earlier state, which has modulus 0.79 here and comes to 1 at a ratio of 0.43
-(three stages; it is less for more)."""
+LEAST_RATIO = 0.49
+"""The smallest ratio of the last step to this one: a step may double, and there is room
+for rounding. Earlier errors are multiplied by the weight $g$ of the state before, whose
+modulus is 0.82 here, and 1 at a ratio of 0.42, for three stages; it is less for
+more."""
 
 _VALUE = 5 / 4
 """Of $T_s$ at $w_0$."""
@@ -85,7 +86,38 @@ def third_order(stages: Int[Array, ""], ratio: Float[Array, ""]) -> Scheme:
 
 
 class RKC3(AbstractStabilised):
-    r"""The third-order two-step Runge–Kutta–Chebyshev method TSRKC3."""
+    r"""The third-order two-step Runge–Kutta–Chebyshev method TSRKC3, for the same
+    problems as [`gradflow.RKC`][] at higher accuracy.
+
+    A step of $s$ stages is stable up to about $h \varrho = 0.5\, s^2$, for which RKC
+    takes 12 % fewer. The local error is estimated at the third order, as RKC's is, so
+    that the steps are about as long at the same tolerance; but the global error is
+    proportional to the tolerance.
+
+    It pays where a relative error below about $5 \cdot 10^{-4}$ is asked for. On
+    digits, with two hidden layers of 16 units, its gradients over RKC's at equal errors
+    were
+
+    | relative error | $10^{-3}$ | $10^{-4}$ | $10^{-5}$ |
+    | --- | --- | --- | --- |
+    | deep linear network, to time 200 | 1.15 | 0.81 | 0.60 |
+    | deep linear network, to time 20 | | 0.48 | 0.44 |
+    | `ReLU(smoothing=0.1)`, to time 20 | | 0.45 | 0.39 |
+
+    At equal tolerances they were 1.0 to 1.25, and its error 4 (`rtol=1e-3`) to 130
+    (`rtol=1e-8`) times smaller; on the ReLU network, whose field has kinks of its own
+    where the smoothing ends, 5 to 12 times throughout.
+
+    A step that is more than twice as long as the last one, the first step, and one
+    after a jump are RKC's. First same as last, dense output by cubic Hermite
+    interpolation.
+
+    ??? cite "Reference"
+
+        A. Moisa: Third order two-step Runge–Kutta–Chebyshev methods. Journal of
+        Computational and Applied Mathematics (2025).
+        doi:10.1016/j.cam.2024.116291.
+    """
 
     max_stages: int = eqx.field(static=True, default=10_000)
     scan_kind: Literal["lax", "checkpointed", "bounded"] | None = eqx.field(
