@@ -16,7 +16,14 @@ from ._observables import Point, measure
 from ._problem import Problem
 from ._results import RESULTS
 from ._run import Run, measure_row
-from ._solver import RKC, BlockNorms, Projected, Reporting, Tallying, num_evaluations
+from ._solver import (
+    AbstractStabilised,
+    BlockNorms,
+    Projected,
+    Reporting,
+    Tallying,
+    num_evaluations,
+)
 from ._tree import tree_norm
 from ._types import State
 
@@ -125,7 +132,7 @@ def integrate(
     dt0 = settings.dt0
     if settings.controller is None and dt0 is None:
         dt0 = _first_step(settings, timescale)
-    reports = isinstance(settings.solver, RKC)
+    reports = isinstance(settings.solver, AbstractStabilised)
 
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(field),

@@ -30,7 +30,7 @@ from ._run import (
     numbers_to_arrays,
     with_end_row,
 )
-from ._solver import RKC
+from ._solver import RKC, AbstractStabilised
 from ._trajectory import Trajectory
 from ._types import Observable, RealScalarLike
 from ._until import as_conditions, describe
@@ -180,12 +180,13 @@ def solve(
 def _for_adjoint(
     solver: diffrax.AbstractSolver, adjoint: diffrax.AbstractAdjoint | None
 ) -> diffrax.AbstractSolver:
-    """Chooses the loop over `RKC`'s stages that the adjoint can differentiate, which
+    """Chooses the loop over the stages that the adjoint can differentiate, which
     diffrax does for its own solvers only."""
     kinds = {diffrax.ForwardMode: "lax", diffrax.DirectAdjoint: "bounded"}
     kind: Any = kinds.get(type(adjoint))  # pyright: ignore
-    if isinstance(solver, RKC) and solver.scan_kind is None and kind is not None:
-        return RKC(solver.max_stages, kind)
+    is_open = isinstance(solver, AbstractStabilised) and solver.scan_kind is None
+    if is_open and kind is not None:
+        return dataclasses.replace(solver, scan_kind=kind)
     return solver
 
 
