@@ -20,7 +20,7 @@ from ._check import (
 from ._error import distance_from_coarser_run
 from ._flow import AbstractFlow
 from ._integrate import Settings, integrate
-from ._network import AbstractNetwork, regularise
+from ._network import AbstractNetwork, has_kinks, regularise
 from ._observables import as_observables
 from ._problem import Problem
 from ._run import (
@@ -30,7 +30,7 @@ from ._run import (
     numbers_to_arrays,
     with_end_row,
 )
-from ._solver import RKC, AbstractStabilised
+from ._solver import RKC, RKC3, AbstractStabilised
 from ._trajectory import Trajectory
 from ._types import Observable, RealScalarLike
 from ._until import as_conditions, describe
@@ -97,7 +97,8 @@ def solve(
     - `max_steps`: the number of steps after which to give up.
     - `max_defect`: the distance from the spheres at which to give up. Only a flow that
         is not projected, the raw Lagrange flow, can come that far.
-    - `solver`: a diffrax solver. Not given: [`gradflow.RKC`][].
+    - `solver`: a diffrax solver. Not given: [`gradflow.RKC`][] for exact ReLU networks,
+        [`gradflow.RKC3`][] for others.
     - `controller`: a diffrax step size controller. Not given: a PI controller with
         `rtol` and `atol` for the norms of the layers.
     - `dt0`: the first step, chosen by the controller if not given.
@@ -108,7 +109,7 @@ def solve(
     every step; `stats["max_drift"]` is the largest distance from the spheres before
     that. `stats["num_gradients"]` counts the solver's evaluations of the field in all
     steps, with two for each Jacobian-vector product, and not those made by observables
-    and conditions; `None` for implicit solvers. With `RKC`, `stats["spectral_radius"]`
+    and conditions; `None` for implicit solvers. By default `stats["spectral_radius"]`
     is the last estimate of the sharpness.
 
     **Raises:** `ValueError` for arguments that do not fit; `SolveError` as above.
@@ -134,6 +135,8 @@ def solve(
         raise ValueError(f"`max_steps` must be at least 1, got {max_steps}.")
     if solver is not None:
         check_instance("solver", solver, diffrax.AbstractSolver)
+    # Across kinks no method keeps its order, and the second is the cheaper one.
+    default_solver = RKC() if has_kinks(network) else RKC3()
     adjustable, network = regularise(network, smoothing, default=3 * rtol)
     conditions = as_conditions(until)
     names = [describe(condition) for condition in conditions]
@@ -150,7 +153,7 @@ def solve(
         rtol=array(rtol),
         atol=array(atol),
         max_defect=array(max_defect),
-        solver=_for_adjoint(RKC() if solver is None else solver, adjoint),
+        solver=_for_adjoint(solver or default_solver, adjoint),
         controller=controller,
         adjoint=diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint,
         max_steps=max_steps,
