@@ -242,4 +242,4 @@ def _first_step(settings: Settings, timescale: Float[Array, ""]) -> Float[Array,
 def _smallest_step(settings: Settings) -> Float[Array, ""]:
     """A step shorter than this cannot be told from rounding in the time."""
     largest = jnp.maximum(jnp.abs(settings.t0), jnp.abs(settings.t1))
-    return 100 * jnp.finfo(largest.dtype).eps * largest
+    return 4 * jnp.finfo(largest.dtype).eps * largest
