@@ -39,17 +39,18 @@ def relative_distance(vector: np.ndarray, reference: np.ndarray) -> float:
     return float(np.linalg.norm(vector - reference) / np.linalg.norm(reference))
 
 
+def clocked(function: Callable[[], Any]) -> tuple[Any, float]:
+    """The result of a call, and its seconds."""
+    start = time.perf_counter()
+    result = jax.block_until_ready(function())
+    return result, time.perf_counter() - start
+
+
 def timed(function: Callable[[], Any], repeats: int = 1) -> tuple[Any, float, float]:
     """The result, the seconds of the first call less those of a later one, which is
     compilation, and the median seconds of `repeats` later ones."""
-
-    def once() -> tuple[Any, float]:
-        start = time.perf_counter()
-        result = jax.block_until_ready(function())
-        return result, time.perf_counter() - start
-
-    result, first = once()
-    median = statistics.median(once()[1] for _ in range(repeats))
+    result, first = clocked(function)
+    median = statistics.median(clocked(function)[1] for _ in range(repeats))
     return result, max(first - median, 0.0), median
 
 
