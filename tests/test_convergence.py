@@ -191,7 +191,7 @@ def test_solution_and_descent_against_scipy(dense_problem, smooth_network, flow)
 
 def test_the_same_flow_in_two_coordinates(dense_problem, smooth_network):
     one, other = (
-        gf.solve(dense_problem, flow, smooth_network, 2.0, rtol=1e-8, observe={})
+        gf.solve(dense_problem, flow, smooth_network, 2.0, rtol=1e-9, observe={})
         for flow in (gf.GradientFlow(0.1), gf.PolarGradientFlow(0.1))
     )
     distances = jax.vmap(relative_distance)(one.networks, other.networks)

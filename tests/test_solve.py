@@ -342,7 +342,7 @@ def test_nonfinite_at_the_start():
 def test_raw_form_leaves_the_spheres():
     # ρ = 9 is above the equilibrium.
     far = network(norms=(3.0, 3.0))
-    options = dict(rtol=1e-2, observe=OBSERVE)
+    options = dict(rtol=1e-2, observe=OBSERVE, solver=diffrax.Bosh3())
     raw = gf.LagrangeFlow(0.1, raw=True)
     with pytest.raises(gf.SolveError, match="left_spheres") as raised:
         gf.solve(problem(), raw, far, T1, **options)
@@ -368,6 +368,7 @@ def test_distance_from_the_spheres_to_give_up_at():
         T1,
         rtol=1e-2,
         observe=OBSERVE,
+        solver=diffrax.Bosh3(),
         max_defect=1.0,
         throw=False,
     )
