@@ -160,6 +160,10 @@ def _accuracy(problem: Problem, network: AbstractNetwork) -> Float[Array, ""]:
 def _norm(flow: AbstractFlow, state: State, gradient: State) -> Float[Array, ""]:
     """The norm, in the flow's metric, of the velocity that a gradient makes."""
     # That velocity is the projected gradient, so its squared norm is its product with
-    # the gradient, in whatever metric.
+    # the gradient, in whatever metric. The product is with what the projection leaves
+    # of the gradient: the rest is large, and the velocity orthogonal to it only up to
+    # rounding, of which the root would be taken.
     velocity = flow.tangent(state, flow.sharp(state, gradient))
-    return jnp.sqrt(jnp.abs(tree_inner(gradient, velocity)))
+    transpose = jax.linear_transpose(lambda v: flow.tangent(state, v), velocity)
+    (along,) = transpose(gradient)
+    return jnp.sqrt(jnp.abs(tree_inner(along, velocity)))
