@@ -77,11 +77,20 @@ def lanczos(
         return jnp.sqrt(jnp.maximum(jnp.dot(p, sharp(p)), 0))
 
     def orthogonalised(p, basis):
-        # Without this, rounding brings copies of the same eigenvalue. Twice is enough.
-        p = restrict(p)
-        for _ in range(2):
-            p = p - (basis @ sharp(p)) @ basis
-        return p, norm(p)
+        """The direction of what is new in `p`, its length, and whether it is more than
+        rounding."""
+        # Without this, rounding brings copies of the same eigenvalue. Twice is enough
+        # for what is new; rounding errors lie in the space and fall at the third time.
+        p = without(restrict(p), basis)
+        p = without(p, basis)
+        length = norm(p)
+        p = restrict(p / jnp.where(length > 0, length, 1))
+        p = without(p, basis)
+        is_new = norm(p) > 0.5
+        return p / jnp.where(is_new, norm(p), jnp.inf), length, is_new
+
+    def without(p, basis):
+        return p - (basis @ sharp(p)) @ basis
 
     def is_open(carry):
         krylov, is_last = carry
@@ -92,18 +101,16 @@ def lanczos(
         basis, k = krylov.basis, krylov.size
         v = sharp(basis[k])
         image = form(v)
-        after, beta = orthogonalised(image, basis)
-        is_invariant = beta <= 100 * eps * norm(image)
+        after, beta, is_new = orthogonalised(image, basis)
+        is_invariant = ~is_new | (beta <= 100 * eps * norm(image))
         beta = jnp.where(is_invariant, 0, beta)
-        is_last, length = is_invariant, beta
+        is_last = is_invariant
         if key is not None:
             fresh = jax.random.normal(jax.random.fold_in(key, k), v.shape, v.dtype)
-            other, other_length = orthogonalised(fresh, basis)
+            other, _, is_other = orthogonalised(fresh, basis)
             # Otherwise the space is the whole tangent space.
-            is_last = is_invariant & (other_length <= jnp.sqrt(eps) * norm(fresh))
+            is_last = is_invariant & ~is_other
             after = jnp.where(is_invariant, other, after)
-            length = jnp.where(is_invariant, other_length, beta)
-        after = after / jnp.where(is_last, jnp.inf, length)
         krylov = Krylov(
             basis.at[k + 1].set(after),
             krylov.alphas.at[k].set(jnp.dot(v, image)),

@@ -140,12 +140,12 @@ def test_every_flow_against_the_dense_hessian(name):
         near = settled(FLOWS["lagrange" if name in last else "gradient"])
     point = gf.polish(SQUARE, flow, near)
     assert point.stationarity <= 1e-12
-    assert point.distance < 0.1
+    assert point.distance < 1
     # What is on the spheres stays there.
     if not isinstance(flow, gf.GradientFlow):
         assert flow.defect(point.state) < 1e-14
     field = flow.vector_field(0.0, point.state, SQUARE, network())
-    assert jnp.linalg.norm(ravel_pytree(field)[0]) < 1e-12
+    assert jnp.linalg.norm(ravel_pytree(field)[0]) < 1e-11
     axes = "rows" if "rows" in name else "all"
     expected = dense_eigenvalues(flow, point.state, network(), axes)
     found = np.array(point.eigenvalues)
