@@ -40,6 +40,7 @@ from ._results import RESULTS as RESULTS
 from ._results import PolishError as PolishError
 from ._results import SolveError as SolveError
 from ._solve import solve as solve
+from ._solver import RKC as RKC
 from ._solver import Projected as Projected
 from ._trajectory import Trajectory as Trajectory
 from ._until import LossBelow as LossBelow

@@ -6,17 +6,30 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import optimistix as optx
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float
 
 from ._flow import AbstractFlow
-from ._network import AbstractNetwork
+from ._network import AbstractNetwork, scale_kinks, smoothing_of
 from ._observables import Point, measure
 from ._problem import Problem
 from ._results import RESULTS
 from ._run import Run, measure_row
-from ._solver import Projected, num_evaluations
-from ._tree import tree_isfinite
+from ._solver import RKC, BlockNorms, Projected, Reporting, Tallying, num_evaluations
+from ._tree import tree_norm
 from ._types import State
+
+# A unit may start so near to a kink that it lies within the kink's width. Where the
+# field pushes away from the kink, the smoothed field may then push to the wrong side,
+# and the flow takes another course for good. So the width starts at almost nothing and
+# grows to its full size while the units move away: kinks that attract come to be smooth
+# in time, and those that repel are left behind.
+_NARROWEST = 1e-3
+"""The width at the start, as a fraction of the full one."""
+_WIDENING = 0.1
+"""How long the widening takes, as a fraction of the time in which the flow, at its
+initial speed, would change the weights by their own size."""
 
 
 class Settings(eqx.Module):
@@ -48,22 +61,41 @@ def integrate(
 ) -> Run:
     """Integrates `flow` from `network`; the arguments are those of `solve`, checked."""
 
+    state = flow.init(network)
+    # One long vector compiles and runs faster than many arrays.
+    vector, unravel = ravel_pytree(state)
+
+    def ravel(tree: State) -> Float[Array, " P"]:
+        return ravel_pytree(tree)[0]
+
+    speed = tree_norm(_velocity_at_start(problem, flow, network, settings, state))
+    timescale = tree_norm(state) / jnp.where(speed > 0, speed, 1)
+    starts_finite = jnp.isfinite(speed)
+
+    def network_at(t) -> AbstractNetwork:
+        age = (t - settings.t0) / (_WIDENING * timescale)
+        return scale_kinks(network, jnp.clip(age, _NARROWEST, 1))
+
     # Used in many places below: `jit` makes that one trace and not many.
     @jax.jit
     def field(t, state, args):
         # Of the projected point, so that a value taken before a projection is also
         # right after it (see `Projected`).
         del args
-        return flow.vector_field(t, flow.project(state), problem, network)
+        y = flow.project(unravel(state))
+        return ravel(flow.vector_field(t, y, problem, network_at(t)))
 
     def measure_all(t, state, args):
         del args
         return measure_row(
-            problem, flow, network, observables, settings.save_networks, t, state
+            problem,
+            flow,
+            network_at(t),
+            observables,
+            settings.save_networks,
+            t,
+            unravel(state),
         )
-
-    state = flow.init(network)
-    starts_finite = tree_isfinite(field(settings.t0, state, None))
 
     def cannot_start(t, y, args, **kwargs) -> Bool[Array, ""]:
         del t, y, args, kwargs
@@ -71,31 +103,46 @@ def integrate(
 
     def off_spheres(t, y, args, **kwargs) -> Bool[Array, ""]:
         del t, args, kwargs
-        return flow.defect(y) > settings.max_defect
+        return flow.defect(unravel(y)) > settings.max_defect
 
     def user_condition(condition):
         def is_met(t, y, args, **kwargs) -> Bool[Array, ""]:
             del args, kwargs
-            point = Point(problem, flow, t, y, flow.to_network(y, network))
+            state = unravel(y)
+            point = Point(
+                problem, flow, t, state, flow.to_network(state, network_at(t))
+            )
             return jnp.asarray(measure(condition, point), bool)
 
         return is_met
 
+    solver = Projected(
+        settings.solver,
+        lambda y: ravel(flow.project(unravel(y))),
+        lambda y: flow.defect(unravel(y)),
+    )
+    controller = settings.controller or _default_controller(settings, unravel)
+    dt0 = settings.dt0
+    if settings.controller is None and dt0 is None:
+        dt0 = _first_step(settings, timescale)
+    reports = isinstance(settings.solver, RKC)
+
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(field),
-        Projected(settings.solver, flow.project, flow.defect),
+        Reporting(solver) if reports else solver,
         settings.t0,
         settings.t1,
-        settings.dt0,
-        state,
+        dt0,
+        vector,
         saveat=diffrax.SaveAt(
             subs={
                 "end": diffrax.SubSaveAt(t1=True),
                 "saved": diffrax.SubSaveAt(ts=settings.ts, fn=measure_all),
             },
             solver_state=True,
+            controller_state=True,
         ),
-        stepsize_controller=_controller(settings),
+        stepsize_controller=Tallying(controller) if reports else controller,
         adjoint=settings.adjoint,
         event=diffrax.Event(
             (cannot_start, off_spheres, *map(user_condition, conditions))
@@ -117,8 +164,24 @@ def integrate(
     result = RESULTS.where(is_nonfinite, RESULTS.nonfinite_state, result)
     result = RESULTS.where(is_off_spheres, RESULTS.left_spheres, result)
     weights, values = saved["saved"]
-    end: State = flow.project(jax.tree.map(lambda y: y[0], saved["end"]))
+    end: State = flow.project(unravel(saved["end"][0]))
     num_steps = solution.stats["num_steps"]
+    stats: dict[str, Any] = {
+        "num_steps": num_steps,
+        "num_accepted_steps": solution.stats["num_accepted_steps"],
+        "num_rejected_steps": solution.stats["num_rejected_steps"],
+        "max_drift": solver_state[1],
+        "smoothing": jnp.asarray(smoothing_of(network), settings.t0.dtype),
+    }
+    if reports:
+        controller_state: Any = solution.controller_state
+        _, tally = controller_state
+        stats["num_jvps"] = tally.num_jvps
+        # A Jacobian-vector product takes about as long as two gradients.
+        stats["num_gradients"] = tally.num_evaluations + 2 * tally.num_jvps
+        stats["spectral_radius"] = solver_state[0].radius.value
+    else:
+        stats["num_gradients"] = num_evaluations(settings.solver, num_steps)
     return Run(
         t_end=saved_ts["end"][0],
         ts=saved_ts["saved"],
@@ -128,29 +191,48 @@ def integrate(
         final=flow.weights(end),
         result=result,
         conditions_met=tuple(conditions_met),
-        stats={
-            "num_steps": num_steps,
-            "num_accepted_steps": solution.stats["num_accepted_steps"],
-            "num_rejected_steps": solution.stats["num_rejected_steps"],
-            "num_gradients": num_evaluations(settings.solver, num_steps),
-            "max_drift": solver_state[1],
-        },
+        stats=stats,
     )
 
 
-def _controller(settings: Settings) -> diffrax.AbstractStepSizeController:
-    if settings.controller is not None:
-        return settings.controller
-    # A step shorter than this cannot be told from rounding in the time.
+def _velocity_at_start(
+    problem: Problem,
+    flow: AbstractFlow,
+    network: AbstractNetwork,
+    settings: Settings,
+    state: State,
+) -> State:
+    narrowest = scale_kinks(network, _NARROWEST)
+    return flow.vector_field(settings.t0, flow.project(state), problem, narrowest)
+
+
+def _default_controller(
+    settings: Settings, unravel
+) -> diffrax.AbstractStepSizeController:
     span = settings.t1 - settings.t0
-    largest = jnp.maximum(jnp.abs(settings.t0), jnp.abs(settings.t1))
-    smallest_step = 100 * jnp.finfo(span.dtype).eps * largest
-    return diffrax.PIDController(
-        rtol=settings.rtol,
-        atol=settings.atol,
-        pcoeff=0.3,
-        icoeff=0.4,
-        dtmin=jnp.minimum(smallest_step, span / 10),
-        # Or steps of any error would be accepted at the smallest size.
-        force_dtmin=False,
+    return BlockNorms(  # pyright: ignore[reportCallIssue]
+        diffrax.PIDController(
+            rtol=settings.rtol,
+            atol=settings.atol,
+            norm=optx.max_norm,
+            pcoeff=0.3,
+            icoeff=0.4,
+            dtmin=jnp.minimum(_smallest_step(settings), span / 10),
+            # Or steps of any error would be accepted at the smallest size.
+            force_dtmin=False,
+        ),
+        unravel,
     )
+
+
+def _first_step(settings: Settings, timescale: Float[Array, ""]) -> Float[Array, ""]:
+    """One that changes the state by little; the controller soon finds better ones."""
+    span = settings.t1 - settings.t0
+    little = jnp.where(jnp.isfinite(timescale), 0.01 * timescale, span)
+    return jnp.clip(little, 10 * _smallest_step(settings), span)
+
+
+def _smallest_step(settings: Settings) -> Float[Array, ""]:
+    """A step shorter than this cannot be told from rounding in the time."""
+    largest = jnp.maximum(jnp.abs(settings.t0), jnp.abs(settings.t1))
+    return 100 * jnp.finfo(largest.dtype).eps * largest

@@ -60,23 +60,30 @@ class Stationarity(AbstractObservable):
     def __call__(self, point: Point) -> Float[Array, ""]:
         problem, flow, state = point.problem, point.flow, point.state
 
-        def reference(outputs: Float[Array, "N C"]) -> Float[Array, "N C"]:
+        def kinds_of_slopes(outputs: Float[Array, "N C"]) -> Float[Array, "3 N C"]:
+            slopes = problem.slopes(outputs)
+            reference = slopes
             if problem.loss.attains_infimum:
-                return problem.slopes(jnp.zeros_like(outputs))
-            return problem.slopes(outputs)
+                reference = problem.slopes(jnp.zeros_like(outputs))
+            return jnp.stack([slopes, reference, jnp.abs(reference)])
 
-        def size(slopes) -> Float[Array, ""]:
-            gradient = flow.gradient(problem, state, point.network, slopes)
-            return _norm(flow, state, gradient)
+        def gradient(kind: Float[Array, " 3"]) -> State:
+            return flow.gradient(
+                problem,
+                state,
+                point.network,
+                lambda outputs: jnp.einsum("k,knc->nc", kind, kinds_of_slopes(outputs)),
+            )
 
-        scale = jnp.maximum(
-            size(reference), size(lambda outputs: jnp.abs(reference(outputs)))
+        # Three pullbacks through one network, which then has to be compiled once.
+        gradients = jax.vmap(gradient)(jnp.eye(3, dtype=point.network.weights[0].dtype))
+        loss, reference, unsigned = (
+            jax.tree.map(lambda g, k=k: g[k], gradients) for k in range(3)
         )
-        scale = scale + _norm(flow, state, flow.decay(state))
-        total = jax.tree.map(
-            jnp.add, flow.gradient(problem, state, point.network), flow.decay(state)
-        )
-        speed = _norm(flow, state, total)
+        decay = flow.decay(state)
+        speed = _norm(flow, state, jax.tree.map(jnp.add, loss, decay))
+        scale = jnp.maximum(_norm(flow, state, reference), _norm(flow, state, unsigned))
+        scale = scale + _norm(flow, state, decay)
         return jnp.where(speed == 0, 0, speed / jnp.where(scale > 0, scale, 1))
 
 

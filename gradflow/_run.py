@@ -53,11 +53,25 @@ def measure_row(
         if not jax.tree.leaves(value):
             raise ValueError(f"`observe`: {name!r} returns {value!r}, not an array.")
     weights = point.network.weights if save_networks else None
-    return weights, jax.tree.map(jnp.asarray, values)
+    dtype = network.weights[0].dtype
+
+    # Rows that are not reached are infinite, which no integer is.
+    def as_float(value: Any) -> Array:
+        value = jnp.asarray(value)
+        return (
+            value if jnp.issubdtype(value.dtype, jnp.inexact) else value.astype(dtype)
+        )
+
+    return weights, jax.tree.map(as_float, values)
 
 
 def finish(
-    run: Run, network: AbstractNetwork, *, names: Sequence[str], throw: bool
+    run: Run,
+    network: AbstractNetwork,
+    *,
+    names: Sequence[str],
+    throw: bool,
+    error: Float[Array, " rows"] | None = None,
 ) -> Trajectory:
     """Makes a trajectory, and raises a failure if it is to be raised."""
     concrete = is_concrete(run)
@@ -75,6 +89,7 @@ def finish(
         observables=run.observables,
         result=result,
         stats=run.stats,
+        error=error,
         stopped_by=stopped_by,
     )
     if throw and concrete and not is_okay(result):

@@ -1,5 +1,6 @@
 """Integration of a flow."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,9 +17,10 @@ from ._check import (
     check_scalar,
     is_concrete,
 )
+from ._error import distance_from_coarser_run
 from ._flow import AbstractFlow
 from ._integrate import Settings, integrate
-from ._network import AbstractNetwork
+from ._network import AbstractNetwork, regularise
 from ._observables import as_observables
 from ._problem import Problem
 from ._run import (
@@ -28,6 +30,7 @@ from ._run import (
     numbers_to_arrays,
     with_end_row,
 )
+from ._solver import RKC
 from ._trajectory import Trajectory
 from ._types import Observable, RealScalarLike
 from ._until import as_conditions, describe
@@ -43,8 +46,10 @@ def solve(
     ts: Any = None,
     rtol: RealScalarLike = 1e-4,
     atol: RealScalarLike | None = None,
+    smoothing: RealScalarLike | None = None,
     observe: Mapping[str, Observable] | None = None,
     until: Any = None,
+    error: bool = False,
     progress: bool = False,
     save_networks: bool = True,
     throw: bool = True,
@@ -72,6 +77,9 @@ def solve(
     - `until`: a condition or several, such as `Stationary(1e-6)` or a function
         `fn(problem, network) -> bool`: the run stops after the first step at whose end
         one is met.
+    - `error`: whether to estimate how far the saved networks are from the true flow, as
+        `trajectory.error`. It takes a second, coarser run: about half as many gradients
+        again.
     - `progress`: shows a progress bar.
 
     **Other arguments:**
@@ -112,10 +120,16 @@ def solve(
     check_positive("max_defect", max_defect)
     if dt0 is not None:
         check_positive("dt0", dt0)
+    if error and controller is not None:
+        raise ValueError(
+            "`error` takes a second run with other tolerances, and cannot change those "
+            "of `controller`: leave that out, or compare two runs of your own."
+        )
     if max_steps < 1:
         raise ValueError(f"`max_steps` must be at least 1, got {max_steps}.")
     if solver is not None:
         check_instance("solver", solver, diffrax.AbstractSolver)
+    adjustable, network = regularise(network, smoothing, default=3 * rtol)
     conditions = as_conditions(until)
     names = [describe(condition) for condition in conditions]
     observe = as_observables(observe, problem, flow)
@@ -131,24 +145,43 @@ def solve(
         rtol=array(rtol),
         atol=array(atol),
         max_defect=array(max_defect),
-        solver=diffrax.Bosh3() if solver is None else solver,
+        solver=_for_adjoint(RKC() if solver is None else solver, adjoint),
         controller=controller,
         adjoint=diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint,
         max_steps=max_steps,
         progress=progress,
-        save_networks=save_networks,
+        save_networks=save_networks or error,
     )
     flow = numbers_to_arrays(flow, dtype)
     observables = floats_to_arrays(observe, dtype)
     conditions = floats_to_arrays(conditions, dtype)
-    run = integrate(problem, flow, network, observables, conditions, settings)
+    run = integrate(problem, flow, adjustable, observables, conditions, settings)
     run = with_end_row(
         run,
         lambda t, state: measure_row(
-            problem, flow, network, observables, save_networks, t, state
+            problem, flow, adjustable, observables, settings.save_networks, t, state
         ),
     )
-    return finish(run, network, names=names, throw=throw)
+    estimate = None
+    if error:
+        estimate = distance_from_coarser_run(
+            run, problem, flow, adjustable, observables, settings
+        )
+        if not save_networks:
+            run = dataclasses.replace(run, weights=None)
+    return finish(run, network, names=names, throw=throw, error=estimate)
+
+
+def _for_adjoint(
+    solver: diffrax.AbstractSolver, adjoint: diffrax.AbstractAdjoint | None
+) -> diffrax.AbstractSolver:
+    """Chooses the loop over `RKC`'s stages that the adjoint can differentiate, which
+    diffrax does for its own solvers only."""
+    kinds = {diffrax.ForwardMode: "lax", diffrax.DirectAdjoint: "bounded"}
+    kind: Any = kinds.get(type(adjoint))  # pyright: ignore
+    if isinstance(solver, RKC) and solver.scan_kind is None and kind is not None:
+        return RKC(solver.max_stages, kind)
+    return solver
 
 
 def _check_times(t0, t1, ts, dtype):

@@ -30,6 +30,9 @@ class Trajectory(eqx.Module):
     - `observables`: a dictionary of arrays with a leading axis `T`.
     - `result`: how the run ended, one of `gradflow.RESULTS`.
     - `stats`: numbers of steps (`num_steps`), of gradients (`num_gradients`), and more.
+    - `error`: if asked for, an estimate of the relative distance of `networks` from the
+        true flow's (as `gradflow.analysis.relative_distance`), of shape `(T,)`; what
+        integration and smoothed kinks do together.
     - `stopped_by`: the condition of `until` that was met, if one was.
 
     A run that ended early, by a condition or by a failure that was not raised, has the
@@ -43,6 +46,7 @@ class Trajectory(eqx.Module):
     observables: dict[str, PyTree[Array]]
     result: RESULTS
     stats: dict[str, Any]
+    error: Float[Array, " T"] | None = None
     stopped_by: str | None = eqx.field(static=True, default=None)
 
     def __len__(self) -> int:
@@ -83,6 +87,8 @@ class Trajectory(eqx.Module):
         known = {name: value for name, value in self.stats.items() if value is not None}
         arrays |= {f"stats/{name}": value for name, value in known.items()}
         arrays |= {f"final/{k}": w for k, w in enumerate(self.final.weights)}
+        if self.error is not None:
+            arrays["error"] = self.error
         if self.networks is not None:
             arrays |= {f"networks/{k}": w for k, w in enumerate(self.networks.weights)}
         header = {
@@ -155,6 +161,7 @@ class Trajectory(eqx.Module):
             observables=group("observables/"),
             result=getattr(RESULTS, header["result"]),
             stats={**group("stats/"), **dict.fromkeys(header["unknown_stats"])},
+            error=jnp.asarray(arrays["error"]) if "error" in arrays else None,
             stopped_by=header["stopped_by"],
         )
 
@@ -176,6 +183,8 @@ class Trajectory(eqx.Module):
         for name, values in self.observables.items():
             if isinstance(values, jax.Array) and values.ndim == 1 and len(values) > 0:
                 lines.append(f"  {name}: {values[0]:.6g} → {values[-1]:.6g}")
+        if self.error is not None and len(self) > 0:
+            lines.append(f"  error: about {np.max(np.asarray(self.error)):.2g}")
         counts = [
             f"{name} {np.asarray(value):.6g}"
             for name, value in self.stats.items()

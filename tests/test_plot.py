@@ -17,8 +17,15 @@ from small import network, problem
 FLOW = gf.LagrangeFlow(0.1)
 
 
-def descend(rate=0.01, **options):
-    return gf.descend(problem(), rate, network(), 20, flow=FLOW, **options)
+# What the figures show.
+OBSERVE = {
+    name: gf.default_observables(problem(), FLOW)[name]
+    for name in ("loss", "rho", "rho_eq")
+}
+
+
+def descend(rate=0.01):
+    return gf.descend(problem(), rate, network(), 20, flow=FLOW, observe=OBSERVE)
 
 
 @pytest.fixture(scope="module")

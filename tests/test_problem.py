@@ -22,12 +22,17 @@ from cases import (
 )
 from reference import lagrange_flow_last, log_loss, loss, rho_eq, slopes_function
 
-cases = pytest.mark.parametrize(("kind", "outputs", "name"), CASES)
-networks = pytest.mark.parametrize(
-    ("kind", "outputs"), dict.fromkeys((kind, outputs) for kind, outputs, _ in CASES)
-)
+NETWORK_CASES = list(dict.fromkeys((kind, outputs) for kind, outputs, _ in CASES))
+networks = pytest.mark.parametrize(("kind", "outputs"), NETWORK_CASES)
 kinds = pytest.mark.parametrize("kind", NETWORKS)
-reductions = pytest.mark.parametrize("reduction", ["sum", "mean"])
+REDUCTIONS = ("sum", "mean")
+reductions = pytest.mark.parametrize("reduction", REDUCTIONS)
+
+
+def directions_of(network):
+    """The oracle's network with unit norms."""
+    reference = reference_of(network)
+    return reference.with_weights([w / np.linalg.norm(w) for w in reference.weights])
 
 
 def regression_problem(outputs=2, reduction="sum"):
@@ -38,23 +43,68 @@ def regression_problem(outputs=2, reduction="sum"):
     )
 
 
-@reductions
-@cases
-def test_values_and_gradients(kind, outputs, name, reduction):
-    problem, mean = problem_for(kind, outputs, name, reduction), reduction == "mean"
-    inputs, labels = problem.dataset.inputs, np.asarray(problem.dataset.labels)
-    for smoothing in SMOOTHINGS if reduction == "mean" else SMOOTHINGS[-1:]:
-        network = network_of(kind, smoothing, outputs)
-        reference = reference_of(network)
+@eqx.filter_jit
+def outputs_of(problem, network):
+    return problem.outputs(network)
+
+
+@eqx.filter_jit
+def values_and_gradient(problems, network, gradient_of):
+    """For several problems with the same data, in one compilation; the gradient, which
+    takes most of it, of one of them."""
+    values = {
+        case: {
+            "value": problem.value(network),
+            "log_value": problem.log_value(network),
+            "slopes": problem.slopes(problem.outputs(network)),
+        }
+        for case, problem in problems.items()
+    }
+    return values, problems[gradient_of].gradient(network)
+
+
+@pytest.mark.parametrize(
+    ("kind", "outputs", "smoothing"),
+    [
+        (*network, smoothing)
+        for network in NETWORK_CASES
+        for smoothing in SMOOTHINGS
+        if network[0] != "deep_linear" or smoothing == 0.0
+    ],
+)
+def test_outputs(kind, outputs, smoothing):
+    problem, network = problem_for(kind, outputs), network_of(kind, smoothing, outputs)
+    expected = reference_of(network).outputs(problem.dataset.inputs)
+    assert_close(outputs_of(problem, network), expected, 1e-13)
+
+
+# Other smoothings: the outputs in the test above. The gradients of all losses, for all
+# smoothings: as the field of the gradient flow in `test_vector_fields.py`.
+@networks
+def test_values_and_gradient(kind, outputs):
+    names = [name for *network, name in CASES if network == [kind, outputs]]
+    problems = {
+        (name, reduction): problem_for(kind, outputs, name, reduction)
+        for name in names
+        for reduction in REDUCTIONS
+    }
+    network = network_of(kind, 0.1, outputs)
+    actual, gradient = values_and_gradient(problems, network, (names[-1], "mean"))
+    reference = reference_of(network)
+    for (name, reduction), problem in problems.items():
+        case, mean = (name, reduction), reduction == "mean"
+        inputs, labels = problem.dataset.inputs, np.asarray(problem.dataset.labels)
         g = reference.outputs(inputs)
-        assert_close(problem.outputs(network), g, 1e-13)
-        assert_close(problem.value(network), loss(name, g, labels, mean), 1e-12)
+        found = actual[case]
+        assert_close(found["value"], loss(name, g, labels, mean), 1e-12, case)
         log = log_loss(name, g, labels, mean)
-        np.testing.assert_allclose(problem.log_value(network), log, rtol=1e-12)
+        np.testing.assert_allclose(
+            found["log_value"], log, rtol=1e-12, err_msg=str(case)
+        )
         d = slopes_of(problem)(g)
-        assert_close(problem.slopes(problem.outputs(network)), d, 1e-12)
-        expected = reference.pullback(inputs, d)[1]
-        assert_close(problem.gradient(network), expected, 1e-10)
+        assert_close(found["slopes"], d, 1e-12, case)
+    d = slopes_of(problems[names[-1], "mean"])(g)
+    assert_close(gradient, reference.pullback(inputs, d)[1], 1e-10)
 
 
 @reductions
@@ -64,9 +114,10 @@ def test_values_and_gradients_of_regression(reduction):
     targets, mean = np.asarray(problem.dataset.labels), reduction == "mean"
     reference, inputs = reference_of(network), problem.dataset.inputs
     g = reference.outputs(inputs)
-    assert_close(problem.value(network), loss("square", g, targets, mean), 1e-12)
+    values, gradient = values_and_gradient({"all": problem}, network, "all")
+    assert_close(values["all"]["value"], loss("square", g, targets, mean), 1e-12)
     d = slopes_function("square", targets, mean)(g)
-    assert_close(problem.gradient(network), reference.pullback(inputs, d)[1], 1e-10)
+    assert_close(gradient, reference.pullback(inputs, d)[1], 1e-10)
 
 
 @reductions
@@ -103,18 +154,22 @@ def test_pullback_by_other_parameters(kind):
         pairs = zip(factors, network.weights, strict=True)
         return network.with_weights(tuple(c * w for c, w in pairs))
 
-    actual = problem.pullback(to_network, jnp.ones(3))
-    g = problem.outputs(network)
-    expected = jnp.full(3, jnp.sum(problem.slopes(g) * g))
+    actual = jax.jit(lambda factors: problem.pullback(to_network, factors))(jnp.ones(3))
+    g = reference_of(network).outputs(problem.dataset.inputs)
+    expected = np.full(3, np.sum(slopes_of(problem)(g) * g))
     assert_close(actual, expected, 1e-12)
+
+
+@eqx.filter_jit
+def margins_and_accuracy(problem, network):
+    return problem.margins(network), problem.accuracy(network)
 
 
 @networks
 def test_margins(kind, outputs):
     problem = problem_for(kind, outputs)
     network = network_of(kind, 0.1, outputs)
-    polar = gf.Polar.from_network(network)
-    f = reference_of(polar.directions).outputs(problem.dataset.inputs)
+    f = directions_of(network).outputs(problem.dataset.inputs)
     labels = np.asarray(problem.dataset.labels)
     if outputs == 1:
         expected = labels * f[:, 0]
@@ -122,15 +177,16 @@ def test_margins(kind, outputs):
         expected = np.array(
             [f[n, y] - max(np.delete(f[n], y)) for n, y in enumerate(labels)]
         )
-    margins = problem.margins(network)
+    margins, accuracy = margins_and_accuracy(problem, network)
     np.testing.assert_allclose(margins, expected, rtol=1e-11, atol=1e-14)
-    assert problem.accuracy(network) == np.mean(expected > 0)
+    assert accuracy == np.mean(expected > 0)
     # Of degree 0 in each layer.
     for k in range(3):
         weights = list(network.weights)
         weights[k] = 3.7 * weights[k]
         scaled = network.with_weights(tuple(weights))
-        np.testing.assert_allclose(problem.margins(scaled), margins, rtol=1e-13)
+        again, _ = margins_and_accuracy(problem, scaled)
+        np.testing.assert_allclose(again, margins, rtol=1e-13)
 
 
 def test_accuracy_counts_ties_as_errors():
@@ -196,42 +252,50 @@ def test_networks_that_do_not_fit_the_data(dataset, network):
 # Analysis.
 
 
-@reductions
-@pytest.mark.parametrize("weight_decay", [0.0, 0.4])
-@networks
-def test_rho_eq(kind, outputs, weight_decay, reduction):
+@eqx.filter_jit
+def rho_eq_and_rate_there(problem, network, weight_decay):
+    rho = gf.analysis.rho_eq(problem, network, weight_decay)
+    flow = gf.LagrangeFlow(weight_decay)
+    state = gf.PolarState(rho, flow.init(network).directions)
+    return rho, flow.vector_field(0.0, state, problem, network).rho
+
+
+# The reduction enters through the slopes, the same way for all networks.
+@pytest.mark.parametrize(
+    ("kind", "outputs", "reduction"),
+    [(*network, "sum") for network in NETWORK_CASES]
+    + [("dense", 1, "mean"), ("dense", 3, "mean")],
+)
+def test_rho_eq(kind, outputs, reduction):
     problem = problem_for(kind, outputs, "square", reduction)
     network = network_of(kind, 0.1, outputs)
-    directions = reference_of(gf.Polar.from_network(network).directions)
+    directions = directions_of(network)
     inputs, labels = problem.dataset.inputs, np.asarray(problem.dataset.labels)
     f = directions.outputs(inputs)
     y = labels if outputs == 1 else np.eye(outputs)[labels]
     samples = len(labels) if reduction == "mean" else 1
-    expected = rho_eq(f, y, samples * weight_decay)
-    actual = gf.analysis.rho_eq(problem, network, weight_decay)
-    np.testing.assert_allclose(actual, expected, rtol=1e-12)
-    # It is where the oracle's flow has no drho/dt, and the library's too.
-    rates = [
-        lagrange_flow_last(rho, directions, inputs, slopes_of(problem), weight_decay)[0]
-        for rho in (float(actual), 0.0)
-    ]
-    assert abs(rates[0]) <= 1e-13 * abs(rates[1])
-    flow = gf.LagrangeFlow(weight_decay)
-    state = gf.PolarState(actual, flow.init(network).directions)
-    rate = flow.vector_field(0.0, state, problem, network).rho
-    assert abs(rate) <= 1e-13 * abs(rates[1])
-    # Of any scale of the network.
     doubled = network.with_weights(tuple(2 * w for w in network.weights))
-    again = gf.analysis.rho_eq(problem, doubled, weight_decay)
-    np.testing.assert_allclose(again, expected, rtol=1e-12)
+    for decay in (0.0, 0.4):
+        expected = rho_eq(f, y, samples * decay)
+        args = (problem, network, jnp.asarray(decay))
+        actual, rate = rho_eq_and_rate_there(*args)
+        np.testing.assert_allclose(actual, expected, rtol=1e-12)
+        # It is where the oracle's flow has no drho/dt, and the library's too.
+        rates = [
+            lagrange_flow_last(rho, directions, inputs, slopes_of(problem), decay)[0]
+            for rho in (float(actual), 0.0)
+        ]
+        assert abs(rates[0]) <= 1e-13 * abs(rates[1])
+        assert abs(rate) <= 1e-13 * abs(rates[1])
+        # Of any scale of the network.
+        again, _ = rho_eq_and_rate_there(problem, doubled, jnp.asarray(decay))
+        np.testing.assert_allclose(again, expected, rtol=1e-12)
 
 
 def test_rho_eq_of_regression():
     problem = regression_problem(2)
     network = gf.Dense((5, 4, 2), key=jax.random.key(21))
-    f = reference_of(gf.Polar.from_network(network).directions).outputs(
-        problem.dataset.inputs
-    )
+    f = directions_of(network).outputs(problem.dataset.inputs)
     expected = rho_eq(f, problem.dataset.labels, 0.2)
     actual = gf.analysis.rho_eq(problem, network, 0.2)
     np.testing.assert_allclose(actual, expected, rtol=1e-12)
@@ -245,18 +309,21 @@ def test_rho_eq_is_for_the_square_loss(name):
         gf.analysis.rho_eq(problem, network_of("dense", 0.0, outputs))
 
 
-@cases
+# The loss enters through the slopes: all networks, and all losses.
+@pytest.mark.parametrize(
+    ("kind", "outputs", "name"),
+    [case for case in CASES if case[0] == "dense" or case[2] == "square"],
+)
 def test_stationarity_residual(kind, outputs, name):
     problem, network = problem_for(kind, outputs, name), network_of(kind, 0.1, outputs)
-    polar = gf.Polar.from_network(network)
-    inputs, directions = problem.dataset.inputs, reference_of(polar.directions)
+    inputs, directions = problem.dataset.inputs, directions_of(network)
     d = slopes_of(problem)(reference_of(network).outputs(inputs))
     expected = []
     for v, gradient in zip(
         directions.weights, directions.pullback(inputs, d)[1], strict=True
     ):
         expected.append(np.linalg.norm(gradient - v * np.sum(v * gradient)))
-    actual = gf.analysis.stationarity_residual(problem, network)
+    actual = eqx.filter_jit(gf.analysis.stationarity_residual)(problem, network)
     np.testing.assert_allclose(actual, expected, rtol=1e-10)
 
 
@@ -276,17 +343,19 @@ def test_stationarity_residual_at_a_stationary_point():
 @networks
 def test_relative_distance(kind, outputs):
     network = network_of(kind, 0.0, outputs)
-    other = network.with_weights(tuple(w[::-1] + 0.1 for w in network.weights))
+    other = network.with_weights(
+        tuple(jnp.asarray(np.asarray(w)[::-1] + 0.1) for w in network.weights)
+    )
     flat, other_flat = [
         np.concatenate([np.ravel(w) for w in n.weights]) for n in (network, other)
     ]
     expected = np.linalg.norm(flat - other_flat) / np.linalg.norm(other_flat)
-    actual = gf.analysis.relative_distance(network, other)
-    np.testing.assert_allclose(actual, expected, rtol=1e-14)
-    assert gf.analysis.relative_distance(network, network) == 0.0
+    distance = eqx.filter_jit(gf.analysis.relative_distance)
+    np.testing.assert_allclose(distance(network, other), expected, rtol=1e-14)
+    assert distance(network, network) == 0.0
     # For the networks of a trajectory, by vmap.
     stack = jax.tree.map(lambda *w: jnp.stack(w), network, other)
-    distances = eqx.filter_vmap(gf.analysis.relative_distance, in_axes=(0, None))(
-        stack, other
-    )
+    distances = eqx.filter_jit(
+        eqx.filter_vmap(gf.analysis.relative_distance, in_axes=(0, None))
+    )(stack, other)
     np.testing.assert_allclose(distances, [expected, 0.0], rtol=1e-14)

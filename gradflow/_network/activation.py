@@ -64,6 +64,37 @@ class ReLU(AbstractActivation):
         return _smoothed_relu(pre_activation, self.smoothing * scale)
 
 
+ReLU.__init__.__doc__ = """**Arguments:**
+
+- `smoothing`: the relative width `ε ≥ 0` of the smoothed kink; 0 is the exact
+    rectifier, with derivative 0 at 0.
+"""
+
+
+class AdjustableReLU(AbstractActivation):
+    """A smoothed `ReLU` whose width can change without a new compilation."""
+
+    smoothing: Float[Array, ""]
+    gain = 2.0
+
+    def __call__(
+        self, pre_activation: Float[Array, "..."], scale: Float[Array, "..."]
+    ) -> Float[Array, "..."]:
+        return _smoothed_relu(pre_activation, self.smoothing * scale)
+
+
+class Identity(AbstractActivation):
+    """No activation: a `Dense` network becomes a deep linear network."""
+
+    gain = 1.0
+
+    def __call__(
+        self, pre_activation: Float[Array, "..."], scale: Float[Array, "..."]
+    ) -> Float[Array, "..."]:
+        del scale
+        return pre_activation
+
+
 @jax.custom_jvp
 def _smoothed_relu(
     z: Float[Array, "..."], width: Float[Array, "..."]
@@ -90,22 +121,3 @@ def _position(z: Float[Array, "..."], width: Float[Array, "..."]):
     inside = jnp.abs(z) < width
     # The replacement keeps NaN out of the branch not taken, and out of its derivative.
     return inside, jnp.where(inside, z, 0) / jnp.where(inside, width, 1)
-
-
-ReLU.__init__.__doc__ = """**Arguments:**
-
-- `smoothing`: the relative width `ε ≥ 0` of the smoothed kink; 0 is the exact
-    rectifier, with derivative 0 at 0.
-"""
-
-
-class Identity(AbstractActivation):
-    """No activation: a `Dense` network becomes a deep linear network."""
-
-    gain = 1.0
-
-    def __call__(
-        self, pre_activation: Float[Array, "..."], scale: Float[Array, "..."]
-    ) -> Float[Array, "..."]:
-        del scale
-        return pre_activation

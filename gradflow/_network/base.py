@@ -83,6 +83,15 @@ class AbstractNetwork(eqx.Module):
             )
         return eqx.tree_at(lambda network: network.weights, self, weights)
 
+    def with_activation(self: Network, activation: AbstractActivation) -> Network:
+        """The same network with another activation."""
+        return eqx.tree_at(
+            lambda network: network.activation,
+            self,
+            activation,
+            is_leaf=lambda node: isinstance(node, AbstractActivation),
+        )
+
     def check_single(self) -> None:
         """Raises a `ValueError` where this is a stack of networks."""
         if tuple(w.ndim for w in self.weights) != self.weight_ndims:

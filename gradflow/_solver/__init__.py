@@ -1,2 +1,6 @@
+from .block_norms import BlockNorms as BlockNorms
 from .cost import num_evaluations as num_evaluations
 from .projected import Projected as Projected
+from .report import Reporting as Reporting
+from .report import Tallying as Tallying
+from .rkc import RKC as RKC

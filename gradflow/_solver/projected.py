@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .._tree import tree_isfinite
+from .wrapped import AbstractWrapper
 
 
-class Projected(diffrax.AbstractWrappedSolver):
+class Projected(AbstractWrapper):
     """Wraps a diffrax solver so that each step ends on a constraint set.
 
     diffrax has no projection of its own. Doing it inside `step` puts it before the next
@@ -26,40 +27,6 @@ class Projected(diffrax.AbstractWrappedSolver):
     solver: diffrax.AbstractSolver  # pyright: ignore
     project: Callable[[PyTree], PyTree]
     defect: Callable[[PyTree], Float[Array, ""]]
-
-    @property
-    def term_structure(self):  # pyright: ignore
-        return self.solver.term_structure
-
-    @property
-    def interpolation_cls(self):  # pyright: ignore
-        return self.solver.interpolation_cls
-
-    @property
-    def term_compatible_contr_kwargs(self):  # pyright: ignore
-        return self.solver.term_compatible_contr_kwargs
-
-    # diffrax asks these of a solver that it takes for an explicit or implicit one.
-    @property
-    def scan_kind(self):
-        return self.solver.scan_kind  # pyright: ignore
-
-    @property
-    def root_finder(self):
-        return self.solver.root_finder  # pyright: ignore
-
-    @property
-    def root_find_max_steps(self):
-        return self.solver.root_find_max_steps  # pyright: ignore
-
-    def order(self, terms):
-        return self.solver.order(terms)
-
-    def strong_order(self, terms):
-        return self.solver.strong_order(terms)
-
-    def error_order(self, terms):
-        return self.solver.error_order(terms)
 
     def init(self, terms, t0, t1, y0, args) -> tuple[Any, Float[Array, ""]]:
         inner = self.solver.init(terms, t0, t1, y0, args)
@@ -80,9 +47,6 @@ class Projected(diffrax.AbstractWrappedSolver):
         nonfinite: Any = diffrax.RESULTS.nonfinite
         result = diffrax.RESULTS.where(is_finite, result, nonfinite)
         return y1, error, dense_info, (inner, drift), result
-
-    def func(self, terms, t0, y0, args):
-        return self.solver.func(terms, t0, y0, args)
 
 
 Projected.__init__.__doc__ = """**Arguments:**
