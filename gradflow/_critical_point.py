@@ -21,17 +21,26 @@ class CriticalPoint(eqx.Module):
     miss eigenvalues inside of the spectrum, so `num_negative` and `num_zero` are lower
     bounds.
 
+    Where a unit of a smoothed rectifier network is dead, $L + \lambda P$ is homogeneous
+    of degree two in the unit's weights, but no quadratic form. Its Hessian there
+    depends on the direction from which the unit died, and the signs of the eigenvalues
+    that belong to it prove nothing. So the fall that a negative one promises is looked
+    for by steps along its vector.
+
     **Attributes:**
 
     - `network`, `state`: the point, as a network and as a state of the flow.
     - `stationarity`: the norm of the gradient relative to the gradients that cancel in
         it, see [`gradflow.Stationarity`][]; `stationarity_before` at the start.
-    - `distance`: how far the weights moved, $\|W - W'\|$ over all layers.
+    - `distance`: how far the weights moved, $\max_k \|W_k - W_k'\| / \|W_k'\|$ with
+        those at the start $W'$.
     - `eigenvalues`: Ritz values in increasing order, then `inf` up to the size of the
         array.
     - `errors`: for each of them, a distance within which there is an eigenvalue.
     - `zero`: what is counted as 0, the root of the floating-point precision times the
         largest eigenvalue in absolute value.
+    - `is_saddle`: whether $L + \lambda P$ falls along the vector of a negative
+        eigenvalue; also at a maximum.
     - `result`: whether it is a critical point, one of `gradflow.RESULTS`.
     - `num_steps`, `num_hvps`: steps of Newton's method, and all products of the Hessian
         with a vector.
@@ -45,6 +54,7 @@ class CriticalPoint(eqx.Module):
     eigenvalues: Float[Array, " m"]
     errors: Float[Array, " m"]
     zero: Float[Array, ""]
+    is_saddle: Bool[Array, ""]
     result: RESULTS
     num_steps: Int[Array, ""]
     num_hvps: Int[Array, ""]
@@ -71,25 +81,19 @@ class CriticalPoint(eqx.Module):
         return jnp.sum(jnp.abs(self.eigenvalues) <= self.zero[..., None], axis=-1)
 
     @property
-    def is_saddle(self) -> Bool[Array, "*runs"]:
-        """Whether there is a negative eigenvalue; also at a maximum."""
-        return self.smallest < -self.zero
-
-    @property
     def is_minimum(self) -> Bool[Array, "*runs"]:
         """Whether no eigenvalue is negative or zero: a strict minimum."""
         return self.smallest - self.errors[..., 0] > self.zero
 
     @property
     def kind(self) -> str:
-        """`"saddle"` where there is a negative eigenvalue (a maximum counts too),
-        `"minimum"` where all are positive, `"degenerate"` where none is negative but
-        the smallest is zero, or zero within its error. `"not critical"` where `result`
-        is a failure.
+        """`"saddle"` where `is_saddle`, `"minimum"` where all eigenvalues are positive,
+        `"degenerate"` where the smallest is zero, zero within its error, or negative
+        without a fall along its vector. `"not critical"` where `result` is a failure.
 
-        A degenerate point is a minimum to second order, and what happens along the
-        zero directions is open. Where they are those of a symmetry, such as rotations
-        of linear units, or of units without use, it is a minimum that is not isolated.
+        What happens along the zero directions of a degenerate point is open. Where they
+        are those of a symmetry, such as rotations of linear units, it is a minimum that
+        is not isolated.
         """
         arrays = (self.eigenvalues, self.result)
         if not is_concrete(arrays) or self.eigenvalues.ndim != 1:

@@ -29,9 +29,12 @@ class Krylov(eqx.Module):
         rows = jnp.pad(square, ((0, 1), (0, 0)))
         return rows + jnp.diag(self.betas, -1)[:, :-1]
 
-    def eigenvalues(self) -> tuple[Float[Array, " m"], Float[Array, " m"]]:
-        """Ritz values in increasing order, and for each of them a distance within which
-        there is an eigenvalue; `inf` beyond `size`."""
+    def ritz(
+        self,
+    ) -> tuple[Float[Array, " m"], Float[Array, " m"], Float[Array, "m m"]]:
+        """Ritz values in increasing order, for each of them a distance within which
+        there is an eigenvalue, and in columns the coefficients of its covector; `inf`
+        beyond `size`."""
         index = jnp.arange(self.alphas.shape[0])
         unused = index >= self.size
         # Those not in use go above all others, by Gershgorin's theorem.
@@ -44,7 +47,8 @@ class Krylov(eqx.Module):
         )
         last = self.size - 1
         errors = jnp.abs(self.betas[last] * vectors[last])
-        return jnp.where(unused, jnp.inf, values), jnp.where(unused, jnp.inf, errors)
+        values = jnp.where(unused, jnp.inf, values)
+        return values, jnp.where(unused, jnp.inf, errors), vectors
 
 
 def lanczos(
@@ -79,18 +83,18 @@ def lanczos(
     def orthogonalised(p, basis):
         """The direction of what is new in `p`, its length, and whether it is more than
         rounding."""
+
+        def once(p, _):
+            p = restrict(p)
+            p = p - (basis @ sharp(p)) @ basis
+            length = norm(p)
+            return p / jnp.where(length > 0, length, 1), length
+
         # Without this, rounding brings copies of the same eigenvalue. Twice is enough
         # for what is new; rounding errors lie in the space and fall at the third time.
-        p = without(restrict(p), basis)
-        p = without(p, basis)
-        length = norm(p)
-        p = restrict(p / jnp.where(length > 0, length, 1))
-        p = without(p, basis)
-        is_new = norm(p) > 0.5
-        return p / jnp.where(is_new, norm(p), jnp.inf), length, is_new
-
-    def without(p, basis):
-        return p - (basis @ sharp(p)) @ basis
+        p, (first, second, third) = jax.lax.scan(once, p, length=3)
+        is_new = third > 0.5
+        return jnp.where(is_new, p, 0), first * second, is_new
 
     def is_open(carry):
         krylov, is_last = carry

@@ -1,76 +1,12 @@
 """Newton's method for the critical points of what a flow descends."""
 
-from collections.abc import Callable
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
-from ._flow import AbstractFlow
 from ._lanczos import lanczos
-from ._network import AbstractNetwork
-from ._observables import Point, Stationarity
-from ._problem import Problem
-from ._types import State
-
-
-class Restricted(eqx.Module):
-    r"""A flow's $L + \lambda P$ on its constraint set, in flat coordinates.
-
-    It is continued to all coordinates $x$ as $F(x) = (L + \lambda P)(\pi(x))$ with the
-    flow's projection $\pi$. The derivative of $\pi$ at a point of the set is the
-    projection on its tangent space. So there the gradient of $F$ is that along the set,
-    and the Hessian of $F$ between tangent vectors is the Riemannian one: at a critical
-    point in any metric, elsewhere in the Euclidean one.
-    """
-
-    problem: Problem
-    flow: AbstractFlow
-    network: AbstractNetwork
-    unravel: Callable[[Float[Array, " n"]], State] = eqx.field(static=True)
-
-    def project(self, x: Float[Array, " n"]) -> Float[Array, " n"]:
-        return _flat(self.flow.project(self.unravel(x)))
-
-    def gradient(self, x: Float[Array, " n"]) -> Float[Array, " n"]:
-        state, pull = jax.vjp(self.flow.project, self.unravel(x))
-        partial = jax.tree.map(
-            jnp.add,
-            self.flow.gradient(self.problem, state, self.network),
-            self.flow.decay(state),
-        )
-        return _flat(pull(partial)[0])
-
-    def sharp(self, x: Float[Array, " n"]) -> Callable:
-        """The inverse metric at `x`, followed by the projection on the tangents."""
-        state = self.unravel(x)
-
-        def at_state(covector: Float[Array, " n"]) -> Float[Array, " n"]:
-            vector = self.flow.sharp(state, self.unravel(covector))
-            return _flat(jax.jvp(self.flow.project, (state,), (vector,))[1])
-
-        return at_state
-
-    def restrict(self, x: Float[Array, " n"]) -> Callable:
-        """The transpose of the projection on the tangents at `x`, for covectors."""
-        _, pull = jax.vjp(self.project, x)
-        return lambda covector: pull(covector)[0]
-
-    def norm(self, x: Float[Array, " n"]) -> Float[Array, ""]:
-        gradient = self.gradient(x)
-        return jnp.sqrt(jnp.abs(jnp.dot(gradient, self.sharp(x)(gradient))))
-
-    def stationarity(self, x: Float[Array, " n"]) -> Float[Array, ""]:
-        state = self.unravel(x)
-        network = self.flow.to_network(state, self.network)
-        zero = jnp.zeros((), x.dtype)
-        return Stationarity()(Point(self.problem, self.flow, zero, state, network))
-
-    def linearized(self, x: Float[Array, " n"]) -> tuple[Float[Array, " n"], Callable]:
-        """The gradient at `x`, and the Hessian as a function of a vector."""
-        return jax.linearize(self.gradient, x)
+from ._restricted import Restricted
 
 
 class Iterate(eqx.Module):
@@ -78,6 +14,7 @@ class Iterate(eqx.Module):
 
     x: Float[Array, " n"]
     stationarity: Float[Array, ""]
+    distance: Float[Array, ""]
     radius: Float[Array, ""]
     num_steps: Int[Array, ""]
     num_hvps: Int[Array, ""]
@@ -98,10 +35,12 @@ def newton(
     problem: Restricted,
     x: Float[Array, " n"],
     rtol: Float[Array, ""],
-    max_steps: int,
+    max_distance: Float[Array, ""],
+    max_steps: Int[Array, ""],
     subspace: int,
 ) -> tuple[Iterate, Iterate]:
-    r"""Drives the gradient $\gamma$ of `problem` to zero from `x`, a point of the set.
+    r"""Drives the gradient $\gamma$ of `problem` to zero from `x`, a point of the set,
+    and gives up beyond `max_distance`.
 
     A step is the Levenberg-Marquardt step for the equation $\gamma = 0$,
     $v = -(H^2 + \mu)^{-1} H \gamma$, in a Krylov space of the Hessian $H$. It lessens
@@ -119,8 +58,8 @@ def newton(
     eps = jnp.finfo(x.dtype).eps
 
     def is_open(at: Iterate) -> Bool[Array, ""]:
-        is_on = (at.stationarity > rtol) & ~at.stalled
-        return is_on & (at.num_steps < max_steps)
+        is_on = (at.stationarity > rtol) & (at.distance <= max_distance)
+        return is_on & ~at.stalled & (at.num_steps < max_steps)
 
     def step(at: Iterate) -> Iterate:
         sharp, restrict = problem.sharp(at.x), problem.restrict(at.x)
@@ -157,6 +96,7 @@ def newton(
         return Iterate(
             x=new,
             stationarity=problem.stationarity(new),
+            distance=problem.distance(new, x),
             radius=jnp.where(is_easy, 3 * trial.radius, trial.radius),
             num_steps=at.num_steps + 1,
             num_hvps=at.num_hvps + krylov.size,
@@ -166,13 +106,10 @@ def newton(
     start = Iterate(
         x=x,
         stationarity=problem.stationarity(x),
+        distance=jnp.zeros((), x.dtype),
         radius=0.1 * jnp.linalg.norm(x),
         num_steps=jnp.asarray(0),
         num_hvps=jnp.asarray(0),
         stalled=jnp.asarray(False),
     )
     return start, jax.lax.while_loop(is_open, step, start)
-
-
-def _flat(state: State) -> Float[Array, " n"]:
-    return ravel_pytree(state)[0]

@@ -77,13 +77,12 @@ class Stationarity(AbstractObservable):
 
         # Three pullbacks through one network, which then has to be compiled once.
         gradients = jax.vmap(gradient)(jnp.eye(3, dtype=point.network.weights[0].dtype))
-        loss, reference, unsigned = (
-            jax.tree.map(lambda g, k=k: g[k], gradients) for k in range(3)
-        )
         decay = flow.decay(state)
-        speed = _norm(flow, state, jax.tree.map(jnp.add, loss, decay))
-        scale = jnp.maximum(_norm(flow, state, reference), _norm(flow, state, unsigned))
-        scale = scale + _norm(flow, state, decay)
+        terms = jax.tree.map(
+            lambda g, d: jnp.stack([g[0] + d, g[1], g[2], d]), gradients, decay
+        )
+        norms = jax.vmap(lambda term: _norm(flow, state, term))(terms)
+        speed, scale = norms[0], jnp.maximum(norms[1], norms[2]) + norms[3]
         return jnp.where(speed == 0, 0, speed / jnp.where(scale > 0, scale, 1))
 
 

@@ -7,18 +7,18 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ._check import check_instance, check_positive, check_precision, is_concrete
 from ._critical_point import CriticalPoint
 from ._flow import AbstractFlow, LagrangeFlow
 from ._lanczos import lanczos
 from ._network import AbstractNetwork
-from ._newton import Restricted, newton
+from ._newton import newton
 from ._problem import Problem
+from ._restricted import Restricted
 from ._results import RESULTS, PolishError, explain, is_okay
 from ._run import numbers_to_arrays
-from ._tree import tree_norm
 from ._types import RealScalarLike
 
 
@@ -28,6 +28,7 @@ def polish(
     network: AbstractNetwork,
     *,
     rtol: RealScalarLike | None = None,
+    max_distance: RealScalarLike = 0.2,
     max_steps: int = 100,
     subspace: int = 100,
     key: PRNGKeyArray | None = None,
@@ -41,9 +42,10 @@ def polish(
     from next to a saddle it goes to the saddle. Directions in which the Hessian
     vanishes are left alone.
 
-    The gradient has to be smooth: use `ReLU(smoothing=...)`. Near enough to a critical
-    point a few steps are enough; a flow that still creeps along a valley is better
-    integrated further.
+    The gradient has to be smooth: that of a network with exact rectifiers is not, but
+    that of `trajectory.final` is, since [`gradflow.solve`][] smooths them. Near enough
+    to a critical point a few steps are enough; a flow that still creeps along a valley
+    is better integrated further.
 
     **Main arguments:**
 
@@ -54,6 +56,9 @@ def polish(
 
     - `rtol`: how small [`gradflow.Stationarity`][] has to be. Not given: a thousand
         times the floating-point precision, `2e-13` in float64.
+    - `max_distance`: how far the point may be, as the largest change of a layer's
+        weights relative to their norm. What lies farther away is not next to the
+        network, and is not called critical.
     - `max_steps`: the number of Newton steps after which to give up.
     - `subspace`: the largest dimension of the Krylov spaces, in which steps and
         eigenvalues are searched. It takes as many products with the Hessian for each
@@ -76,6 +81,7 @@ def polish(
     rtol = 1e3 * float(jnp.finfo(dtype).eps) if rtol is None else rtol
     check_precision(dtype, rtol)
     check_positive("rtol", rtol)
+    check_positive("max_distance", max_distance)
     for name, number in (("max_steps", max_steps), ("subspace", subspace)):
         if number < 1:
             raise ValueError(f"`{name}` must be at least 1, got {number}.")
@@ -87,7 +93,8 @@ def polish(
         numbers_to_arrays(flow, dtype),
         network,
         jnp.asarray(rtol, dtype),
-        max_steps,
+        jnp.asarray(max_distance, dtype),
+        jnp.asarray(max_steps),
         subspace,
         jax.random.key(0) if key is None else key,
     )
@@ -99,8 +106,9 @@ def polish(
         return dataclasses.replace(point, stationarity=stationarity)
     if is_failed:
         raise PolishError(
-            f"{explain(point.result)} Its relative norm is {point.stationarity:.3g} "
-            f"after {point.num_steps} steps.",
+            f"{explain(point.result)} After {point.num_steps} steps its relative norm "
+            f"is {point.stationarity:.3g}, {point.distance:.3g} away from the start "
+            f"(`max_distance` is {max_distance}).",
             point,
         )
     return point
@@ -112,7 +120,8 @@ def _polish(
     flow: AbstractFlow,
     network: AbstractNetwork,
     rtol: Float[Array, ""],
-    max_steps: int,
+    max_distance: Float[Array, ""],
+    max_steps: Int[Array, ""],
     subspace: int,
     key: PRNGKeyArray,
 ) -> CriticalPoint:
@@ -120,30 +129,30 @@ def _polish(
     restricted = Restricted(problem, flow, network, unravel)
     # No space is larger than that of all coordinates.
     subspace = min(subspace, x.size)
-    start, end = newton(restricted, x, rtol, max_steps, subspace)
+    start, end = newton(restricted, x, rtol, max_distance, max_steps, subspace)
     start_key, key = jax.random.split(key)
     random = jax.random.normal(start_key, x.shape, x.dtype)
     _, hessian = restricted.linearized(end.x)
     sharp, restrict = restricted.sharp(end.x), restricted.restrict(end.x)
     krylov = lanczos(hessian, sharp, restrict, random, subspace, key)
-    values, errors = krylov.eigenvalues()
+    values, errors, _ = krylov.ritz()
     size = jnp.max(jnp.abs(jnp.where(jnp.isfinite(values), values, 0)))
+    zero = jnp.sqrt(jnp.finfo(x.dtype).eps) * size
     state = unravel(end.x)
-    weights = flow.weights(state)
-    moved = jax.tree.map(jnp.subtract, weights, flow.weights(unravel(x)))
-    is_critical = end.stationarity <= rtol
+    is_critical = (end.stationarity <= rtol) & (end.distance <= max_distance)
     is_finite = jnp.isfinite(end.stationarity)
     okay, not_critical, nonfinite = _ENDS
     result = RESULTS.where(is_critical, okay, not_critical)
     return CriticalPoint(
-        network=network.with_weights(weights),
+        network=network.with_weights(flow.weights(state)),
         state=state,
         stationarity=end.stationarity,
         stationarity_before=start.stationarity,
-        distance=tree_norm(moved),
+        distance=end.distance,
         eigenvalues=values,
         errors=errors,
-        zero=jnp.sqrt(jnp.finfo(x.dtype).eps) * size,
+        zero=zero,
+        is_saddle=restricted.falls_along_one(end.x, krylov, zero),
         result=RESULTS.where(is_finite, result, nonfinite),
         num_steps=end.num_steps,
         num_hvps=end.num_hvps + krylov.size,

@@ -9,7 +9,7 @@ class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
 
     nonfinite_state = "The loss, its gradient or the weights became infinite or NaN."
     left_spheres = "The directions of the layers left their unit spheres."
-    not_critical = "The gradient could not be brought to zero."
+    not_critical = "There is no critical point next to the network."
 
 
 NAMES = (
@@ -41,7 +41,7 @@ _ADVICE = {
     "initial norms so large that the loss overflows; float32 where float64 is needed.",
     "left_spheres": "The raw Lagrange form repels from the spheres while ρ is above "
     "its equilibrium. Use `LagrangeFlow(raw=False)`, or raise `max_defect`.",
-    "not_critical": "Likely causes: the flow had not come near a critical point "
+    "not_critical": "Likely causes: the flow has not come to rest "
     "(integrate longer); units of an exact ReLU network sliding along their kinks, "
     "where the gradient jumps (smooth the network with `ReLU(smoothing=1e-2)`); a loss "
     "that has no critical point (an exponential-type loss needs `weight_decay`); an "
