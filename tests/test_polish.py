@@ -174,9 +174,9 @@ def test_digits_to_rounding():
     key = jax.random.key(0)
     start = gf.Dense((65, 8, 8, 1), key=key, activation=gf.ReLU(1e-2), norm=1.0)
     flow = gf.LagrangeFlow(weight_decay=1.0)
-    trajectory = gf.solve(problem, flow, start, 20.0, observe={})
+    trajectory = gf.solve(problem, flow, start, 10.0, observe={})
     point = gf.polish(problem, flow, trajectory.final)
-    assert point.stationarity_before > 1e-5
+    assert point.stationarity < 1e-4 * point.stationarity_before
     assert point.stationarity <= 1e-12
     assert point.distance < 1e-2
     # Far fewer than the 593 coordinates, and the ends of the spectrum all the same.
@@ -209,31 +209,30 @@ def test_failures_are_not_called_critical_points():
     assert point.result == gf.RESULTS.nonfinite_state
 
 
-def unit(w, a, smoothing):
-    weights = (jnp.asarray([w]), jnp.asarray([[a]]))
-    return gf.Dense.from_weights(weights, gf.ReLU(smoothing))
+def three_samples(inputs, labels):
+    data = gf.Dataset(np.array(inputs), np.array(labels), regression=True)
+    return gf.Problem(data, gf.SquareLoss())
 
 
-# Samples on either side of the kink, both of which push the unit there.
-SLIDING = gf.Problem(
-    gf.Dataset(
-        jnp.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]]), jnp.array([-1.0, -1.0, 1.0])
-    ),
-    gf.SquareLoss(),
+# Samples on either side of the kink of the first unit, both of which push it there. The
+# second is not in use.
+SLIDING = three_samples(
+    [[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], [-1.0, -1.0, 1.0]
 )
+SLIDER = (jnp.array([[0.005, 1.0, 0.0], [0.0, 0.0, 0.0]]), jnp.array([[1.0, 0.0]]))
 
 
 def test_a_unit_that_slides_along_its_kink():
     # The gradient jumps from one side to the other: nothing but the origin, where the
     # unit is dead, is critical.
-    start = unit([0.005, 1.0], 1.0, 0.0)
+    start = gf.Dense.from_weights(SLIDER, gf.ReLU())
     with pytest.raises(gf.PolishError, match="sliding.*`max_distance`") as error:
         gf.polish(SLIDING, gf.GradientFlow(DECAY), start)
     assert error.value.point.result == gf.RESULTS.not_critical
 
 
 def test_a_unit_that_slides_in_a_smoothed_kink():
-    start = unit([0.005, 1.0], 1.0, 1e-2)
+    start = gf.Dense.from_weights(SLIDER, gf.ReLU(1e-2))
     point = gf.polish(SLIDING, gf.GradientFlow(DECAY), start)
     assert abs(point.network.weights[0][0, 0]) < 1e-12
     assert 0 < point.distance < 0.2
@@ -246,8 +245,7 @@ def test_negative_eigenvalues_of_a_dead_unit(decay, kind):
     # the Hessian [[2λ, g], [g, 2λ]] with g = (4, 0, 0). But towards g, on either side,
     # only one of the two is active, and the other half of g is not there.
     inputs = np.array([[1.0, 0.05, -1.0], [-1.0, 0.05, -1.0], [0.0, -0.05, 1.0]])
-    data = gf.Dataset(inputs, np.array([1.0, -1.0, 4.0]), regression=True)
-    problem = gf.Problem(data, gf.SquareLoss())
+    problem = three_samples(inputs, [1.0, -1.0, 4.0])
     size = np.linalg.norm(inputs[2])
     b = np.sqrt((4 - decay / size) / size)
     weights = (
@@ -269,9 +267,8 @@ def test_negative_eigenvalues_of_a_dead_unit(decay, kind):
 
     here = weights_of(start)
     steps = 1e-4 * np.random.default_rng(0).normal(size=(10000, 8))
-    values = np.array(
-        jax.jit(jax.vmap(objective))(here + np.pad(steps, ((1, 0), (0, 0))))
-    )
+    at = here + np.concatenate([np.zeros((1, 8)), steps])
+    values = np.array(jax.jit(jax.vmap(objective))(at))
     changes = values[1:] - values[0]
     assert bool(np.any(changes < -1e-12)) == (kind == "saddle")
 
