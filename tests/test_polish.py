@@ -130,7 +130,7 @@ def dense_eigenvalues(flow, state, like, sphere_axes):
 @functools.cache
 def settled(flow):
     if not isinstance(flow, gf.GradientFlow):
-        return gf.solve(SQUARE, flow, network(), 20.0, observe={}).final
+        return gf.solve(SQUARE, flow, network(), 200.0, observe={}).final
 
     def descend(_, weights):
         slopes = jax.grad(lambda w: SQUARE.value(network().with_weights(w)))(weights)
