@@ -32,6 +32,7 @@ from ._network import ReLU as ReLU
 from ._observables import AbstractObservable as AbstractObservable
 from ._observables import NormDefect as NormDefect
 from ._observables import Point as Point
+from ._observables import Sharpness as Sharpness
 from ._observables import Stationarity as Stationarity
 from ._observables import default_observables as default_observables
 from ._polish import polish as polish
@@ -41,6 +42,7 @@ from ._results import PolishError as PolishError
 from ._results import SolveError as SolveError
 from ._solve import solve as solve
 from ._solver import RKC as RKC
+from ._solver import RKC3 as RKC3
 from ._solver import Projected as Projected
 from ._trajectory import Trajectory as Trajectory
 from ._until import LossBelow as LossBelow

@@ -16,11 +16,9 @@ from ._run import Run
 from .analysis import relative_distance
 
 _COARSER = 4.0
-"""By how much the second run's tolerances and kinks are coarser."""
-_GROWTH = 2.0
-"""By how much the distance between the two runs exceeds the error of the finer one.
-Errors were seen to grow like the power 0.75 of the tolerance, to 2.8 times as much: the
-distance is 1.8 to 3.8 errors, depending on their directions."""
+"""By how much the second run's tolerances and kinks are coarser. Errors were seen to
+grow with the power 0.75 of them, to 2.8 times as much: the distance of the two runs is
+1.8 to 3.8 errors of the finer one, depending on their directions."""
 
 
 def distance_from_coarser_run(
@@ -55,5 +53,5 @@ def distance_from_coarser_run(
             network.with_weights(other_weights), network.with_weights(weights)
         )
 
-    distances = jax.vmap(distance)(run.weights, other.weights) / _GROWTH
+    distances = jax.vmap(distance)(run.weights, other.weights)
     return jnp.where(jnp.isfinite(distances), distances, jnp.inf)

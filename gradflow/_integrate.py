@@ -16,7 +16,14 @@ from ._observables import Point, measure
 from ._problem import Problem
 from ._results import RESULTS
 from ._run import Run, measure_row
-from ._solver import RKC, BlockNorms, Projected, Reporting, Tallying, num_evaluations
+from ._solver import (
+    AbstractStabilised,
+    BlockNorms,
+    Projected,
+    Reporting,
+    Tallying,
+    num_evaluations,
+)
 from ._tree import tree_norm
 from ._types import State
 
@@ -125,7 +132,7 @@ def integrate(
     dt0 = settings.dt0
     if settings.controller is None and dt0 is None:
         dt0 = _first_step(settings, timescale)
-    reports = isinstance(settings.solver, RKC)
+    reports = isinstance(settings.solver, AbstractStabilised)
 
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(field),
@@ -235,4 +242,4 @@ def _first_step(settings: Settings, timescale: Float[Array, ""]) -> Float[Array,
 def _smallest_step(settings: Settings) -> Float[Array, ""]:
     """A step shorter than this cannot be told from rounding in the time."""
     largest = jnp.maximum(jnp.abs(settings.t0), jnp.abs(settings.t1))
-    return 100 * jnp.finfo(largest.dtype).eps * largest
+    return 4 * jnp.finfo(largest.dtype).eps * largest

@@ -1,7 +1,7 @@
 """What is measured along a run."""
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -9,10 +9,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ._check import check_positive
 from ._flow import AbstractFlow
 from ._loss import SquareLoss
 from ._network import AbstractNetwork
 from ._problem import Problem
+from ._solver.spectral_radius import refine, unknown_spectral_radius
 from ._tree import tree_inner
 from ._types import Observable, RealScalarLike, State
 from .analysis import rho_eq
@@ -91,6 +93,47 @@ class NormDefect(AbstractObservable):
 
     def __call__(self, point: Point) -> Float[Array, ""]:
         return point.flow.defect(point.state)
+
+
+class Sharpness(AbstractObservable):
+    r"""The largest eigenvalue of the Hessian of $L + \lambda P$, in the flow's metric
+    and on its constraint set: of minus the Jacobian of the field.
+
+    By power iteration with Jacobian-vector products, up to `rtol` of the spectral
+    radius. It is what limits the step of an explicit method, to $2$ over the sharpness.
+    """
+
+    rtol: RealScalarLike = 1e-3
+    max_iterations: int = eqx.field(static=True, default=200)
+
+    def __check_init__(self):
+        check_positive("rtol", self.rtol)
+
+    def __call__(self, point: Point) -> Float[Array, ""]:
+        flow, t = point.flow, point.t
+
+        def field(state: State) -> State:
+            return flow.vector_field(
+                t, flow.project(state), point.problem, point.network
+            )
+
+        def radius(of: Callable[[State], State]) -> Float[Array, ""]:
+            return refine(
+                of,
+                point.state,
+                unknown_spectral_radius(point.state),
+                when=jnp.asarray(True),
+                rtol=self.rtol,
+                max_iterations=self.max_iterations,
+            ).value
+
+        either_end = radius(field)
+
+        # Shifted by its radius, the spectrum has but one far end, the contracting one.
+        def shifted(state: State) -> State:
+            return jax.tree.map(lambda f, s: f - either_end * s, field(state), state)
+
+        return radius(shifted) - either_end
 
 
 def as_observables(

@@ -29,14 +29,15 @@ NAMES = (
 )
 
 _ADVICE = {
-    "max_steps_reached": "Likely causes: units of an exact ReLU network sliding along "
-    "their kinks, or a stiff problem (a large sharpness). Smooth the network with "
-    "`ReLU(smoothing=1e-3)`, loosen `rtol`, shorten the time, or raise `max_steps`.",
+    "max_steps_reached": "Likely causes: units of an exact ReLU network that slide "
+    "along their kinks, in a run with `smoothing=0`, or a stiff problem (a large "
+    "sharpness) with another solver than `RKC`. Leave both to their defaults, loosen "
+    "`rtol`, shorten the time, or raise `max_steps`.",
     "dt_min_reached": "The step size collapsed. Likely causes: a ReLU unit that slides "
     "along its kink, where the field is discontinuous (smooth the network with "
-    "`ReLU(smoothing=1e-3)`); an `rtol` finer than the floating-point type resolves "
-    "(use float64); a loss that overflows for large outputs (start from smaller "
-    "norms).",
+    "`ReLU(smoothing=1e-3)`, or leave `smoothing` to its default); an `rtol` finer "
+    "than the floating-point type resolves (use float64); a loss that overflows for "
+    "large outputs (start from smaller norms).",
     "nonfinite_state": "Likely causes: a step size or learning rate beyond stability; "
     "initial norms so large that the loss overflows; float32 where float64 is needed.",
     "left_spheres": "The raw Lagrange form repels from the spheres while ρ is above "

@@ -20,7 +20,7 @@ from ._check import (
 from ._error import distance_from_coarser_run
 from ._flow import AbstractFlow
 from ._integrate import Settings, integrate
-from ._network import AbstractNetwork, regularise
+from ._network import AbstractNetwork, has_kinks, regularise
 from ._observables import as_observables
 from ._problem import Problem
 from ._run import (
@@ -30,7 +30,7 @@ from ._run import (
     numbers_to_arrays,
     with_end_row,
 )
-from ._solver import RKC
+from ._solver import RKC, RKC3, AbstractStabilised
 from ._trajectory import Trajectory
 from ._types import Observable, RealScalarLike
 from ._until import as_conditions, describe
@@ -70,7 +70,12 @@ def solve(
     - `t1`: the final time.
     - `ts`: the times to save, of shape `(T,)`, in increasing order, from `t0` to `t1`.
         Not given: 101 evenly spaced times.
-    - `rtol`: the relative tolerance of each step, for the default controller.
+    - `rtol`: the relative tolerance of each step, layer by layer. Everything else
+        follows from it.
+    - `smoothing`: the relative width with which the kinks of an exact ReLU network are
+        smoothed, as in `ReLU(smoothing=...)`; 0 for none. Not given: `3 * rtol`. The
+        networks of the trajectory are the smoothed ones, and `stats["smoothing"]` says
+        the width. A network that is smoothed already is left as it is.
     - `observe`: a dictionary of functions `fn(problem, network)`, each returning an
         array, that are computed at the saved times. Not given:
         `gradflow.default_observables(problem, flow)`.
@@ -85,26 +90,27 @@ def solve(
     **Other arguments:**
 
     - `t0`: the initial time.
-    - `atol`: the absolute tolerance of each component; `rtol / 100` if not given.
+    - `atol`: the absolute tolerance of each layer's norm; `rtol / 100` if not given.
     - `save_networks`: whether to save the networks at `ts`, or only the observables.
     - `throw`: whether a failure raises a `SolveError`, which carries what was computed,
         or is to be found in `trajectory.result`.
     - `max_steps`: the number of steps after which to give up.
     - `max_defect`: the distance from the spheres at which to give up. Only a flow that
         is not projected, the raw Lagrange flow, can come that far.
-    - `solver`: a diffrax solver. Not given: `Bosh3()`, which needs the fewest gradients
-        of diffrax's explicit solvers over a wide range of tolerances: they are limited
-        by stability here, not by accuracy.
+    - `solver`: a diffrax solver. Not given: [`gradflow.RKC`][] for exact ReLU networks,
+        [`gradflow.RKC3`][] for others.
     - `controller`: a diffrax step size controller. Not given: a PI controller with
-        `rtol` and `atol`.
+        `rtol` and `atol` for the norms of the layers.
     - `dt0`: the first step, chosen by the controller if not given.
     - `adjoint`: how to differentiate through the solution, a diffrax adjoint. Not
         given: `RecursiveCheckpointAdjoint()`.
 
     **Returns:** a [`gradflow.Trajectory`][]. The flow's `project` is applied inside
     every step; `stats["max_drift"]` is the largest distance from the spheres before
-    that. `stats["num_gradients"]` counts the solver's own evaluations of the field, not
-    those made by observables and conditions; `None` for implicit solvers.
+    that. `stats["num_gradients"]` counts the solver's evaluations of the field in all
+    steps, with two for each Jacobian-vector product, and not those made by observables
+    and conditions; `None` for implicit solvers. By default `stats["spectral_radius"]`
+    is the last estimate of the sharpness.
 
     **Raises:** `ValueError` for arguments that do not fit; `SolveError` as above.
     """
@@ -129,6 +135,8 @@ def solve(
         raise ValueError(f"`max_steps` must be at least 1, got {max_steps}.")
     if solver is not None:
         check_instance("solver", solver, diffrax.AbstractSolver)
+    # Across kinks no method keeps its order, and the second is the cheaper one.
+    default_solver = RKC() if has_kinks(network) else RKC3()
     adjustable, network = regularise(network, smoothing, default=3 * rtol)
     conditions = as_conditions(until)
     names = [describe(condition) for condition in conditions]
@@ -145,7 +153,7 @@ def solve(
         rtol=array(rtol),
         atol=array(atol),
         max_defect=array(max_defect),
-        solver=_for_adjoint(RKC() if solver is None else solver, adjoint),
+        solver=_for_adjoint(solver or default_solver, adjoint),
         controller=controller,
         adjoint=diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint,
         max_steps=max_steps,
@@ -175,12 +183,13 @@ def solve(
 def _for_adjoint(
     solver: diffrax.AbstractSolver, adjoint: diffrax.AbstractAdjoint | None
 ) -> diffrax.AbstractSolver:
-    """Chooses the loop over `RKC`'s stages that the adjoint can differentiate, which
+    """Chooses the loop over the stages that the adjoint can differentiate, which
     diffrax does for its own solvers only."""
     kinds = {diffrax.ForwardMode: "lax", diffrax.DirectAdjoint: "bounded"}
     kind: Any = kinds.get(type(adjoint))  # pyright: ignore
-    if isinstance(solver, RKC) and solver.scan_kind is None and kind is not None:
-        return RKC(solver.max_stages, kind)
+    is_open = isinstance(solver, AbstractStabilised) and solver.scan_kind is None
+    if is_open and kind is not None:
+        return dataclasses.replace(solver, scan_kind=kind)
     return solver
 
 

@@ -6,6 +6,7 @@ from .conv import Conv as Conv
 from .dense import Dense as Dense
 from .diagonal import Diagonal as Diagonal
 from .polar import Polar as Polar
+from .regularise import has_kinks as has_kinks
 from .regularise import regularise as regularise
 from .regularise import scale_kinks as scale_kinks
 from .regularise import smoothing_of as smoothing_of

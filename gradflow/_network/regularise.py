@@ -12,6 +12,11 @@ from .base import AbstractNetwork
 Network = TypeVar("Network", bound=AbstractNetwork)
 
 
+def has_kinks(network: AbstractNetwork) -> bool:
+    """Whether the network has exact rectifiers."""
+    return isinstance(network.activation, ReLU) and network.activation.smoothing == 0
+
+
 def regularise(
     network: Network, smoothing: RealScalarLike | None, default: RealScalarLike
 ) -> tuple[Network, Network]:

@@ -23,7 +23,8 @@ class Report(eqx.Module):
 
 
 class Reporting(AbstractWrapper):
-    """Makes `RKC` hand a `Report` to the controller in the error's place.
+    """Makes a stabilised solver hand a `Report` to the controller in the error's
+    place.
 
     diffrax forgets what a solver learnt in a step that is rejected; only the controller
     remembers. Without a report, rejected steps could not be counted, and steps beyond
@@ -39,9 +40,9 @@ class Reporting(AbstractWrapper):
         y1, error, dense_info, new_state, result = self.solver.step(
             terms, t0, t1, y0, args, solver_state, made_jump
         )
-        rkc: Any = self.solver.solver
+        stabilised: Any = self.solver.solver
         (before, _), (after, _) = solver_state, new_state
-        largest_step = rkc.largest_step(after)
+        largest_step = stabilised.largest_step(after)
         dtype = largest_step.dtype
         report = Report(
             error,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from .._tree import tree_norm
-from .._types import State
+from .._types import RealScalarLike, State
 
 
 class SpectralRadius(eqx.Module):
@@ -40,7 +40,7 @@ def refine(
     estimate: SpectralRadius,
     *,
     when: Bool[Array, ""],
-    rtol: float = 0.02,
+    rtol: RealScalarLike = 0.02,
     max_iterations: int = 50,
 ) -> SpectralRadius:
     """Power iteration with exact Jacobian-vector products, from an earlier estimate and
