@@ -5,6 +5,7 @@ from importlib.metadata import version as _version
 from . import analysis as analysis
 from . import datasets as datasets
 from . import plot as plot
+from ._critical_point import CriticalPoint as CriticalPoint
 from ._descent import descend as descend
 from ._flow import AbstractFlow as AbstractFlow
 from ._flow import AbstractSpheres as AbstractSpheres
@@ -34,8 +35,10 @@ from ._observables import Point as Point
 from ._observables import Sharpness as Sharpness
 from ._observables import Stationarity as Stationarity
 from ._observables import default_observables as default_observables
+from ._polish import polish as polish
 from ._problem import Problem as Problem
 from ._results import RESULTS as RESULTS
+from ._results import PolishError as PolishError
 from ._results import SolveError as SolveError
 from ._solve import solve as solve
 from ._solver import RKC as RKC

@@ -79,13 +79,12 @@ class Stationarity(AbstractObservable):
 
         # Three pullbacks through one network, which then has to be compiled once.
         gradients = jax.vmap(gradient)(jnp.eye(3, dtype=point.network.weights[0].dtype))
-        loss, reference, unsigned = (
-            jax.tree.map(lambda g, k=k: g[k], gradients) for k in range(3)
-        )
         decay = flow.decay(state)
-        speed = _norm(flow, state, jax.tree.map(jnp.add, loss, decay))
-        scale = jnp.maximum(_norm(flow, state, reference), _norm(flow, state, unsigned))
-        scale = scale + _norm(flow, state, decay)
+        terms = jax.tree.map(
+            lambda g, d: jnp.stack([g[0] + d, g[1], g[2], d]), gradients, decay
+        )
+        norms = jax.vmap(lambda term: _norm(flow, state, term))(terms)
+        speed, scale = norms[0], jnp.maximum(norms[1], norms[2]) + norms[3]
         return jnp.where(speed == 0, 0, speed / jnp.where(scale > 0, scale, 1))
 
 
@@ -210,6 +209,10 @@ def _accuracy(problem: Problem, network: AbstractNetwork) -> Float[Array, ""]:
 def _norm(flow: AbstractFlow, state: State, gradient: State) -> Float[Array, ""]:
     """The norm, in the flow's metric, of the velocity that a gradient makes."""
     # That velocity is the projected gradient, so its squared norm is its product with
-    # the gradient, in whatever metric.
+    # the gradient, in whatever metric. The product is with what the projection leaves
+    # of the gradient: the rest is large, and the velocity orthogonal to it only up to
+    # rounding, of which the root would be taken.
     velocity = flow.tangent(state, flow.sharp(state, gradient))
-    return jnp.sqrt(jnp.abs(tree_inner(gradient, velocity)))
+    transpose = jax.linear_transpose(lambda v: flow.tangent(state, v), velocity)
+    (along,) = transpose(gradient)
+    return jnp.sqrt(jnp.abs(tree_inner(along, velocity)))

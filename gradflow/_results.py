@@ -9,6 +9,7 @@ class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
 
     nonfinite_state = "The loss, its gradient or the weights became infinite or NaN."
     left_spheres = "The directions of the layers left their unit spheres."
+    not_critical = "There is no critical point next to the network."
 
 
 NAMES = (
@@ -18,6 +19,7 @@ NAMES = (
     "dt_min_reached",
     "nonfinite_state",
     "left_spheres",
+    "not_critical",
     "max_steps_rejected",
     "nonlinear_max_steps_reached",
     "nonlinear_divergence",
@@ -40,6 +42,12 @@ _ADVICE = {
     "initial norms so large that the loss overflows; float32 where float64 is needed.",
     "left_spheres": "The raw Lagrange form repels from the spheres while ρ is above "
     "its equilibrium. Use `LagrangeFlow(raw=False)`, or raise `max_defect`.",
+    "not_critical": "Likely causes: the flow has not come to rest "
+    "(integrate longer); units of an exact ReLU network sliding along their kinks, "
+    "where the gradient jumps (smooth the network with `ReLU(smoothing=1e-2)`); a loss "
+    "that has no critical point (an exponential-type loss needs `weight_decay`); an "
+    "`rtol` below the rounding error of the gradient; too small a `subspace` or "
+    "`max_steps`.",
 }
 
 
@@ -49,6 +57,14 @@ class SolveError(RuntimeError):
     def __init__(self, message: str, trajectory):
         super().__init__(message)
         self.trajectory = trajectory
+
+
+class PolishError(RuntimeError):
+    """No critical point was found. Where the search ended is in `point`."""
+
+    def __init__(self, message: str, point):
+        super().__init__(message)
+        self.point = point
 
 
 def is_okay(result: RESULTS):
