@@ -8,10 +8,10 @@ be the fastest. Descent is given up after a multiple of gradflow's gradients, 30
 `--limit`; a row "> n" then is a lower bound. gradflow's gradients leave out those of
 the stopping condition, three for each step.
 
-Measured (seed 0): 1,540 gradients at rtol 1e-3 (ε = 3e-3) where descent takes 7,500, and
-5,609 at rtol 1e-4 (ε = 3e-4) where it takes 11,000, at 0.95 of the largest step; with the
-largest itself it does not arrive. So little because the point where this stationarity is
-reached, t = 1.5, comes early.
+Measured (seed 0): 1,540 gradients at rtol 1e-3 (ε = 3e-3) where descent takes 7,500,
+and 5,609 at rtol 1e-4 (ε = 3e-4) where it takes 11,000, at 0.95 of the largest step;
+with the largest itself it does not arrive. So little because the point where this
+stationarity is reached, t = 1.5, comes early.
 """
 
 import argparse

@@ -8,8 +8,8 @@ networks from ρ = 0.1, rtol 1e-3, on 200 digits with w = 64, and on 1,000 sampl
 Gaussian clouds with w = 256.
 
 Measured (seed 0, two CPU cores): a stage takes 1.20 and 1.08 times a gradient of the
-smoothed network, 1.3 and 1.4 times one of the exact network; a whole solve 1.32 and 1.29
-times as long as its gradients on the smoothed network.
+smoothed network, 1.3 and 1.4 times one of the exact network; a whole solve 1.32 and
+1.29 times as long as its gradients on the smoothed network.
 """
 
 import statistics
