@@ -49,7 +49,7 @@ CLAIMS = {
         and repr(page["again"]) == repr(page["trajectory"])
     ),
     "Until something happens": lambda page: (
-        page["stopped"].stopped_by == "Stationary(tolerance=0.01)"
+        page["stopped"].stopped_by == "Stationary(tolerance=1e-05)"
     ),
     "Observables of your own": lambda page: (
         page["observed"].observables["residual"].shape == (101, 2)
