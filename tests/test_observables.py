@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import gradflow as gf
-from small import dataset, network, problem, weights_of
+from small import dataset, from_vector, network, problem, weights_of
 
 DEFAULT = {"loss", "rho", "rho_layers", "stationarity", "norm_defect"}
 MARGINS = {"margin_min", "margin_mean", "accuracy"}
@@ -204,3 +204,20 @@ def test_small_exponential_loss_is_not_stationary():
         assert where.value(at) < 6
         values.append(stationarity(where, gf.LagrangeFlow(), at))
     assert min(values) > 0.05
+
+
+@pytest.mark.parametrize("seed", [1, 3])
+def test_sharpness_is_the_largest_eigenvalue_of_the_hessian(seed):
+    where, start = problem(), network(seed, norms=(0.3, 0.3))
+    flow = gf.GradientFlow()
+
+    def objective(vector):
+        return where.value(from_vector(vector, start))
+
+    hessian = jax.jit(jax.hessian(objective))(jnp.asarray(weights_of(start)))
+    eigenvalues = np.linalg.eigvalsh(hessian)
+    # Growth dominates in one case, and is not what is asked for.
+    assert (-eigenvalues[0] > eigenvalues[-1]) == (seed == 3)
+    point = gf.Point(where, flow, 0.0, flow.init(start), start)
+    sharpness = jax.jit(lambda: gf.Sharpness(rtol=1e-6)(point))()
+    np.testing.assert_allclose(sharpness, eigenvalues[-1], rtol=1e-3)
