@@ -75,8 +75,12 @@ def integrate(
     def ravel(tree: State) -> Float[Array, " P"]:
         return ravel_pytree(tree)[0]
 
-    speed = tree_norm(_velocity_at_start(problem, flow, network, settings, state))
-    timescale = tree_norm(state) / jnp.where(speed > 0, speed, 1)
+    velocity = flow.vector_field(
+        settings.t0, flow.project(state), problem, scale_kinks(network, _NARROWEST)
+    )
+    # Not to be differentiated: it only sets the pace, and may be 0.
+    size, speed = jax.lax.stop_gradient((tree_norm(state), tree_norm(velocity)))
+    timescale = size / jnp.where(speed > 0, speed, 1)
     starts_finite = jnp.isfinite(speed)
 
     def network_at(t) -> AbstractNetwork:
@@ -200,17 +204,6 @@ def integrate(
         conditions_met=tuple(conditions_met),
         stats=stats,
     )
-
-
-def _velocity_at_start(
-    problem: Problem,
-    flow: AbstractFlow,
-    network: AbstractNetwork,
-    settings: Settings,
-    state: State,
-) -> State:
-    narrowest = scale_kinks(network, _NARROWEST)
-    return flow.vector_field(settings.t0, flow.project(state), problem, narrowest)
 
 
 def _default_controller(
