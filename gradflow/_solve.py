@@ -70,8 +70,9 @@ def solve(
     - `t1`: the final time.
     - `ts`: the times to save, of shape `(T,)`, in increasing order, from `t0` to `t1`.
         Not given: 101 evenly spaced times.
-    - `rtol`: the relative tolerance of each step, layer by layer. Everything else
-        follows from it.
+    - `rtol`: the relative tolerance of each step, layer by layer: relative to the
+        layer's norm, or to three times the way that it has come from the start, if that
+        is less. Everything else follows from it.
     - `smoothing`: the relative width with which the kinks of an exact ReLU network are
         smoothed, as in `ReLU(smoothing=...)`; 0 for none. Not given: `3 * rtol`. The
         networks of the trajectory are the smoothed ones, and `stats["smoothing"]` says
@@ -90,7 +91,8 @@ def solve(
     **Other arguments:**
 
     - `t0`: the initial time.
-    - `atol`: the absolute tolerance of each layer's norm; `rtol / 100` if not given.
+    - `atol`: an absolute tolerance of each layer's norm, beside the relative one; 0 if
+        not given.
     - `save_networks`: whether to save the networks at `ts`, or only the observables.
     - `throw`: whether a failure raises a `SolveError`, which carries what was computed,
         or is to be found in `trajectory.result`.
@@ -121,7 +123,8 @@ def solve(
     check_precision(dtype, rtol)
     t0, t1, ts = _check_times(t0, t1, ts, dtype)
     check_positive("rtol", rtol)
-    atol = rtol / 100 if atol is None else atol
+    # For what is zero and stays so.
+    atol = float(jnp.finfo(dtype).tiny) if atol is None else atol
     check_positive("atol", atol)
     check_positive("max_defect", max_defect)
     if dt0 is not None:

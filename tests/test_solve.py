@@ -342,7 +342,7 @@ def test_nonfinite_at_the_start():
 def test_raw_form_leaves_the_spheres():
     # ρ = 9 is above the equilibrium.
     far = network(norms=(3.0, 3.0))
-    options = dict(rtol=1e-2, observe=OBSERVE, solver=diffrax.Bosh3())
+    options = dict(rtol=3e-3, observe=OBSERVE, solver=diffrax.Bosh3())
     raw = gf.LagrangeFlow(0.1, raw=True)
     with pytest.raises(gf.SolveError, match="left_spheres") as raised:
         gf.solve(problem(), raw, far, T1, **options)
@@ -351,7 +351,7 @@ def test_raw_form_leaves_the_spheres():
     assert 0 < trajectory.ts[-1] < T1
     defects = np.abs(np.linalg.norm(trajectory.networks.weights[0], axis=(1, 2)) - 1)
     assert np.all(defects[:-1] < 1e-3) and 1e-3 < defects[-1] < 1e-2
-    np.testing.assert_allclose(trajectory.stats["max_drift"], defects[-1], rtol=1e-6)
+    np.testing.assert_allclose(trajectory.stats["max_drift"], defects[-1], rtol=3e-3)
     # The default form of the same flow.
     tangent = gf.solve(problem(), gf.LagrangeFlow(0.1), far, T1, **options)
     assert tangent.result == gf.RESULTS.successful
