@@ -30,7 +30,7 @@ from ._run import (
     numbers_to_arrays,
     with_end_row,
 )
-from ._solver import RKC, RKC3, AbstractStabilised
+from ._solver import RKC, RKC3, AbstractStabilised, has_forced_floor
 from ._trajectory import Trajectory
 from ._types import Observable, RealScalarLike
 from ._until import as_conditions, describe
@@ -100,7 +100,8 @@ def solve(
     - `solver`: a diffrax solver. Not given: [`gradflow.RKC`][] for exact ReLU networks,
         [`gradflow.RKC3`][] for others.
     - `controller`: a diffrax step size controller. Not given: a PI controller with
-        `rtol` and `atol` for the norms of the layers.
+        `rtol` and `atol` for the norms of the layers. A `PIDController` with a `dtmin`
+        needs `force_dtmin=False`.
     - `dt0`: the first step, chosen by the controller if not given.
     - `adjoint`: how to differentiate through the solution, a diffrax adjoint. Not
         given: `RecursiveCheckpointAdjoint()`.
@@ -130,6 +131,11 @@ def solve(
         raise ValueError(
             "`error` takes a second run with other tolerances, and cannot change those "
             "of `controller`: leave that out, or compare two runs of your own."
+        )
+    if controller is not None and has_forced_floor(controller):
+        raise ValueError(
+            "`controller` accepts steps of any error at its smallest size, `dtmin`: "
+            "give it `force_dtmin=False`, and the run ends where the steps collapse."
         )
     if max_steps < 1:
         raise ValueError(f"`max_steps` must be at least 1, got {max_steps}.")
