@@ -73,7 +73,8 @@ def solve(
     - `rtol`: the relative tolerance of each step, layer by layer. Everything else
         follows from it.
     - `smoothing`: the relative width with which the kinks of an exact ReLU network are
-        smoothed, as in `ReLU(smoothing=...)`; 0 for none. Not given: `3 * rtol`. The
+        smoothed, as in `ReLU(smoothing=...)`; 0 for none: then a run in which units
+        slide along their kinks ends as `chattering`. Not given: `3 * rtol`. The
         networks of the trajectory are the smoothed ones, and `stats["smoothing"]` says
         the width. A network that is smoothed already is left as it is.
     - `observe`: a dictionary of functions `fn(problem, network)`, each returning an

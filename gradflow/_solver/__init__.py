@@ -7,3 +7,4 @@ from .rkc import RKC as RKC
 from .rkc3 import RKC3 as RKC3
 from .stabilised import AbstractStabilised as AbstractStabilised
 from .step_floor import has_forced_floor as has_forced_floor
+from .watched import Watched as Watched
