@@ -11,7 +11,8 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float
 
 from ._flow import AbstractFlow
-from ._network import AbstractNetwork, scale_kinks, smoothing_of
+from ._network import AbstractNetwork, has_kinks, scale_kinks, smoothing_of
+from ._network.pre_activations import pre_activations
 from ._observables import Point, measure
 from ._problem import Problem
 from ._results import RESULTS
@@ -22,6 +23,7 @@ from ._solver import (
     Projected,
     Reporting,
     Tallying,
+    Watched,
     num_evaluations,
 )
 from ._tree import tree_norm
@@ -127,6 +129,14 @@ def integrate(
 
         return is_met
 
+    def all_pre_activations(y) -> Float[Array, " pairs"]:
+        at_y = flow.to_network(unravel(y), network)
+
+        def of_one(x):
+            return [z for z, _ in pre_activations(at_y, x)]
+
+        return ravel_pytree(jax.vmap(of_one)(problem.dataset.inputs))[0]
+
     solver = Projected(
         settings.solver,
         lambda y: ravel(flow.project(unravel(y))),
@@ -137,10 +147,16 @@ def integrate(
     if settings.controller is None and dt0 is None:
         dt0 = _first_step(settings, timescale)
     reports = isinstance(settings.solver, AbstractStabilised)
+    if reports:
+        solver = Reporting(solver)
+        controller = Tallying(controller)
+    watches = has_kinks(network)
+    if watches:
+        solver = Watched(solver, all_pre_activations)
 
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(field),
-        Reporting(solver) if reports else solver,
+        solver,
         settings.t0,
         settings.t1,
         dt0,
@@ -153,7 +169,7 @@ def integrate(
             solver_state=True,
             controller_state=True,
         ),
-        stepsize_controller=Tallying(controller) if reports else controller,
+        stepsize_controller=controller,
         adjoint=settings.adjoint,
         event=diffrax.Event(
             (cannot_start, off_spheres, *map(user_condition, conditions))
@@ -174,6 +190,10 @@ def integrate(
     is_nonfinite = no_start | (result == RESULTS.nonfinite)
     result = RESULTS.where(is_nonfinite, RESULTS.nonfinite_state, result)
     result = RESULTS.where(is_off_spheres, RESULTS.left_spheres, result)
+    if watches:
+        solver_state, watch = solver_state
+        is_chattering = watch.is_chattering() & (result == RESULTS.internal_error)
+        result = RESULTS.where(is_chattering, RESULTS.chattering, result)
     weights, values = saved["saved"]
     end: State = flow.project(unravel(saved["end"][0]))
     num_steps = solution.stats["num_steps"]

@@ -9,6 +9,7 @@ class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
 
     nonfinite_state = "The loss, its gradient or the weights became infinite or NaN."
     left_spheres = "The directions of the layers left their unit spheres."
+    chattering = "The solution chatters: it returns to a kink again and again."
     not_critical = "There is no critical point next to the network."
 
 
@@ -19,6 +20,7 @@ NAMES = (
     "dt_min_reached",
     "nonfinite_state",
     "left_spheres",
+    "chattering",
     "not_critical",
     "max_steps_rejected",
     "nonlinear_max_steps_reached",
@@ -42,6 +44,11 @@ _ADVICE = {
     "initial norms so large that the loss overflows; float32 where float64 is needed.",
     "left_spheres": "The raw Lagrange form repels from the spheres while ρ is above "
     "its equilibrium. Use `LagrangeFlow(raw=False)`, or raise `max_defect`.",
+    "chattering": "Likely cause: units of an exact ReLU network that slide along their "
+    "kinks, where the field is discontinuous, in a run with `smoothing=0`; what an "
+    "explicit method makes of them is wrong by an amount that nothing controls. Leave "
+    "`smoothing` to its default, or give a width. For gradient descent of small steps "
+    "as it is, use `gradflow.descend`.",
     "not_critical": "Likely causes: the flow has not come to rest "
     "(integrate longer); units of an exact ReLU network sliding along their kinks, "
     "where the gradient jumps (smooth the network with `ReLU(smoothing=1e-2)`); a loss "

@@ -30,7 +30,7 @@ from ._run import (
     numbers_to_arrays,
     with_end_row,
 )
-from ._solver import RKC, RKC3, AbstractStabilised
+from ._solver import RKC, RKC3, AbstractStabilised, has_forced_floor
 from ._trajectory import Trajectory
 from ._types import Observable, RealScalarLike
 from ._until import as_conditions, describe
@@ -74,7 +74,8 @@ def solve(
         layer's norm, or to three times the way that it has come from the start, if that
         is less. Everything else follows from it.
     - `smoothing`: the relative width with which the kinks of an exact ReLU network are
-        smoothed, as in `ReLU(smoothing=...)`; 0 for none. Not given: `3 * rtol`. The
+        smoothed, as in `ReLU(smoothing=...)`; 0 for none: then a run in which units
+        slide along their kinks ends as `chattering`. Not given: `3 * rtol`. The
         networks of the trajectory are the smoothed ones, and `stats["smoothing"]` says
         the width. A network that is smoothed already is left as it is.
     - `observe`: a dictionary of functions `fn(problem, network)`, each returning an
@@ -102,7 +103,8 @@ def solve(
     - `solver`: a diffrax solver. Not given: [`gradflow.RKC`][] for exact ReLU networks,
         [`gradflow.RKC3`][] for others.
     - `controller`: a diffrax step size controller. Not given: a PI controller with
-        `rtol` and `atol` for the norms of the layers.
+        `rtol` and `atol` for the norms of the layers. A `PIDController` with a `dtmin`
+        needs `force_dtmin=False`.
     - `dt0`: the first step, chosen by the controller if not given.
     - `adjoint`: how to differentiate through the solution, a diffrax adjoint. Not
         given: `RecursiveCheckpointAdjoint()`.
@@ -133,6 +135,11 @@ def solve(
         raise ValueError(
             "`error` takes a second run with other tolerances, and cannot change those "
             "of `controller`: leave that out, or compare two runs of your own."
+        )
+    if controller is not None and has_forced_floor(controller):
+        raise ValueError(
+            "`controller` accepts steps of any error at its smallest size, `dtmin`: "
+            "give it `force_dtmin=False`, and the run ends where the steps collapse."
         )
     if max_steps < 1:
         raise ValueError(f"`max_steps` must be at least 1, got {max_steps}.")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import gradflow as gf
+from gradflow._solver import BlockNorms
 from small import (
     NUM_SAVES,
     OBSERVE,
@@ -379,6 +380,14 @@ def test_distance_from_the_spheres_to_give_up_at():
 # Arguments that do not fit.
 
 
+# These take steps of any error once they are at `dtmin`.
+FORCED_FLOOR = diffrax.PIDController(rtol=1e-3, atol=1e-6, dtmin=1e-3)
+FORCED_FLOORS = [
+    FORCED_FLOOR,
+    diffrax.ClipStepSizeController(FORCED_FLOOR, step_ts=[1.0]),
+    BlockNorms(FORCED_FLOOR, lambda state: state),
+]
+
 BAD_ARGUMENTS = [
     ("t1", {"t1": 0.0}),
     ("t1", {"t1": -1.0}),
@@ -399,6 +408,7 @@ BAD_ARGUMENTS = [
         for name in ("rtol", "atol", "dt0", "max_defect")
         for value in (0.0, -1e-3, float("nan"), float("inf"))
     ),
+    *(("controller", {"controller": controller}) for controller in FORCED_FLOORS),
     ("max_steps", {"max_steps": 0}),
     ("max_steps", {"max_steps": -1}),
     ("until", {"until": 0.1}),

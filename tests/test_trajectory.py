@@ -160,6 +160,7 @@ def test_round_trip(kind, save_networks, tmp_path):
     [
         {"result": gf.RESULTS.nonfinite_state},
         {"result": gf.RESULTS.left_spheres},
+        {"result": gf.RESULTS.chattering},
         {"result": gf.RESULTS.max_steps_reached},
         {"result": gf.RESULTS.dt_min_reached},
         {"result": gf.RESULTS.event_occurred, "stopped_by": "Stationary(1e-06) ρ"},

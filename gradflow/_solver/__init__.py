@@ -6,3 +6,5 @@ from .report import Tallying as Tallying
 from .rkc import RKC as RKC
 from .rkc3 import RKC3 as RKC3
 from .stabilised import AbstractStabilised as AbstractStabilised
+from .step_floor import has_forced_floor as has_forced_floor
+from .watched import Watched as Watched
