@@ -43,6 +43,11 @@ class AbstractNetwork(eqx.Module):
     def weight_ndims(self) -> tuple[int, ...]:
         """The number of axes of each layer's weights."""
 
+    @property
+    @abc.abstractmethod
+    def matrices(self) -> tuple[Float[Array, "out in"], ...]:
+        """Each layer's weights as the matrix that the theory speaks of."""
+
     @abc.abstractmethod
     def scale_fan_in(
         self, layer: int, weight: Float[Array, "..."], factors: Float[Array, " units"]

@@ -156,6 +156,11 @@ class Conv(AbstractNetwork):
     def weight_ndims(self) -> tuple[int, ...]:
         return (4,) * (len(self.weights) - 1) + (2,)
 
+    @property
+    def matrices(self) -> tuple[Float[Array, "out in"], ...]:
+        """Kernels with one row for each output channel, then the last layer."""
+        return tuple(jnp.reshape(w, (w.shape[0], -1)) for w in self.weights)
+
     def scale_fan_in(
         self, layer: int, weight: Float[Array, "..."], factors: Float[Array, " units"]
     ) -> Float[Array, "..."]:

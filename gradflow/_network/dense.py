@@ -108,6 +108,10 @@ class Dense(AbstractNetwork):
     def weight_ndims(self) -> tuple[int, ...]:
         return (2,) * len(self.weights)
 
+    @property
+    def matrices(self) -> tuple[Float[Array, "out in"], ...]:
+        return self.weights
+
     def scale_fan_in(
         self, layer: int, weight: Float[Array, "..."], factors: Float[Array, " units"]
     ) -> Float[Array, "..."]:

@@ -106,6 +106,12 @@ class Diagonal(AbstractNetwork):
     def weight_ndims(self) -> tuple[int, ...]:
         return (1,) * len(self.weights)
 
+    @property
+    def matrices(self) -> tuple[Float[Array, "out in"], ...]:
+        """Diagonal matrices, then a row."""
+        *hidden, last = self.weights
+        return (*map(jnp.diag, hidden), last[None])
+
     def scale_fan_in(
         self, layer: int, weight: Float[Array, "..."], factors: Float[Array, " units"]
     ) -> Float[Array, "..."]:

@@ -1,9 +1,10 @@
-"""What the activations of a network are given."""
+"""What the activations of a network are given, and what they make of it."""
 
 from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .activation import AbstractActivation
@@ -33,3 +34,13 @@ def pre_activations(
     calls = []
     network.with_activation(_Recorder(network.activation, calls.append))(x)
     return tuple(calls)
+
+
+def features(
+    network: AbstractNetwork, x: Float[Array, "..."]
+) -> tuple[Float[Array, " units"], ...]:
+    """What the hidden layers hand on for one example, each as a vector."""
+    return tuple(
+        jnp.ravel(network.activation(z, scale))
+        for z, scale in pre_activations(network, x)
+    )

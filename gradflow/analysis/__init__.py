@@ -4,4 +4,10 @@ from ._distance import relative_distance as relative_distance
 from ._equilibrium import rho_eq as rho_eq
 from ._identities import structural_residual as structural_residual
 from ._kinks import sliding_units as sliding_units
+from ._neural_collapse import NeuralCollapse as NeuralCollapse
+from ._neural_collapse import neural_collapse as neural_collapse
+from ._rank import distance_to_rank_one as distance_to_rank_one
+from ._rank import effective_rank as effective_rank
+from ._rank import singular_values as singular_values
+from ._rank import stable_rank as stable_rank
 from ._stationarity import stationarity_residual as stationarity_residual
