@@ -133,11 +133,16 @@ def integrate(
 
         return is_met
 
-    def all_pre_activations(y) -> Float[Array, " pairs"]:
+    width = smoothing_of(network)
+
+    def distances_from_kinks(y) -> Float[Array, " pairs"]:
         at_y = flow.to_network(unravel(y), network)
 
         def of_one(x):
-            return [z for z, _ in pre_activations(at_y, x)]
+            return [
+                z - jnp.clip(z, -width * s, width * s)
+                for z, s in pre_activations(at_y, x)
+            ]
 
         return ravel_pytree(jax.vmap(of_one)(problem.dataset.inputs))[0]
 
@@ -155,9 +160,11 @@ def integrate(
     if reports:
         solver = Reporting(solver)
         controller = Tallying(controller)
-    watches = has_kinks(network)
+    # Stabilised solvers do not step over kinks that are smooth.
+    is_smoothed = not isinstance(width, float) or width > 0
+    watches = has_kinks(network) or (is_smoothed and not reports)
     if watches:
-        solver = Watched(solver, all_pre_activations)
+        solver = Watched(solver, distances_from_kinks)
 
     solution = diffrax.diffeqsolve(
         terms,

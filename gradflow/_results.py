@@ -44,11 +44,11 @@ _ADVICE = {
     "initial norms so large that the loss overflows; float32 where float64 is needed.",
     "left_spheres": "The raw Lagrange form repels from the spheres while ρ is above "
     "its equilibrium. Use `LagrangeFlow(raw=False)`, or raise `max_defect`.",
-    "chattering": "Likely cause: units of an exact ReLU network that slide along their "
-    "kinks, where the field is discontinuous, in a run with `smoothing=0`; what an "
-    "explicit method makes of them is wrong by an amount that nothing controls. Leave "
-    "`smoothing` to its default, or give a width. For gradient descent of small steps "
-    "as it is, use `gradflow.descend`.",
+    "chattering": "Likely causes: units that slide along their kinks, where the field "
+    "is discontinuous, in a run with `smoothing=0`; or a `solver` whose steps jump "
+    "over the width of the kinks. What an explicit method makes of that is wrong by an "
+    "amount that nothing controls. Leave `smoothing` and `solver` to their defaults. "
+    "For gradient descent of small steps as it is, use `gradflow.descend`.",
     "not_critical": "Likely causes: the flow has not come to rest "
     "(integrate longer); units of an exact ReLU network sliding along their kinks, "
     "where the gradient jumps (smooth the network with `ReLU(smoothing=1e-2)`); a loss "

@@ -1,4 +1,5 @@
-"""Sliding along exact kinks, `smoothing=0`: a run ends as `chattering` and not well."""
+"""Sliding along kinks that are exact, `smoothing=0`, or narrower than the steps: a run
+ends as `chattering` and not well."""
 
 import diffrax
 import equinox as eqx
@@ -93,6 +94,19 @@ def test_implicit_solver_does_not_succeed():
         one_unit(OFF, SIZE, SIZE), solver=diffrax.Kvaerno3(), throw=False
     )
     assert trajectory.result in (gf.RESULTS.chattering, gf.RESULTS.dt_min_reached)
+
+
+def test_steps_over_the_width_of_a_kink():
+    """Smooth as it is, the field is too stiff for a method whose error estimate does
+    not see it; one whose estimate does gets through."""
+    start, width = one_unit(OFF, SIZE, SIZE), {"smoothing": 3e-4}
+    blind = solve(start, method="tsit5", throw=False, **width)
+    assert blind.result == gf.RESULTS.chattering
+    assert ARRIVAL < blind.ts[-1] < ARRIVAL + 0.1
+    reference = solve(start, **width)
+    careful = solve(start, solver=diffrax.Heun(), **width)
+    distance = gf.analysis.relative_distance(careful.final, reference.final)
+    assert distance < 1e-3
 
 
 # Under transformations.

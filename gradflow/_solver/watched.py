@@ -83,10 +83,11 @@ class Watched(AbstractWrapper):
         # In one call, which takes half as long to compile as two.
         both = jax.tree.map(lambda *ends: jnp.stack(ends), y1, expected)
         position, expected_position = jax.vmap(self.positions)(both)
-        side = position > 0
-        crosses = side != (watch.position > 0)
+        # Within the width of a discontinuity it is where it last was outside.
+        position = jnp.where(position == 0, watch.position, position)
+        crosses = position * watch.position < 0
         leaves = jnp.abs(position) > jnp.abs(watch.position)
-        returns = crosses | (leaves & (side != (expected_position > 0)))
+        returns = crosses | (leaves & (position * expected_position < 0))
         change = jnp.where(returns, _PER_RETURN, -1)
         return Watch(position, jnp.maximum(watch.returns + change, 0))
 
@@ -94,5 +95,6 @@ class Watched(AbstractWrapper):
 Watched.__init__.__doc__ = """**Arguments:**
 
 - `wrapped`: the solver to wrap, in a wrapper already.
-- `positions`: takes a state to numbers that change their signs where the field jumps.
+- `positions`: takes a state to numbers that change their signs where the field jumps,
+    or are 0 while it changes from one side to the other.
 """
