@@ -12,7 +12,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 from common import Table, out_directory
-from reference import FLOW, PROBLEM, reference, start
+from exact_flow import FLOW, PROBLEM, reference, start
 
 import gradflow as gf
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import diffrax
 import jax.numpy as jnp
 from common import Table, out_directory, polar_vector, relative_distance, timed_to
-from reference import FLOW, PROBLEM, WEIGHT_DECAY, reference_vectors, start
+from exact_flow import FLOW, PROBLEM, WEIGHT_DECAY, reference_vectors, start
 from rivals import Outcome, with_diffrax
 
 import gradflow as gf
