@@ -8,39 +8,115 @@ not compile again.
 Measured: not yet.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
-from common import Table, clocked, dense, digits, out_directory
+from common import Table, dense, digits, out_directory, timed
 
 import gradflow as gf
 
 BASE = {"samples": 200, "width": 64, "depth": 3, "λ": 0.1, "ε": 3e-3, "rtol": 1e-3}
 T1 = 1.0
 VALUES = {
-    "samples": (20, 60, 200, 340),
+    "samples": (20, 50, 100, 200, 280),
     "width": (16, 32, 64, 128, 256),
     "depth": (2, 3, 4, 6),
-    "λ": (0.0, 0.01, 0.1, 1.0),
+    "λ": (1e-3, 1e-2, 1e-1, 1.0),
     "ε": (1e-2, 3e-3, 1e-3, 3e-4),
     "rtol": (1e-2, 1e-3, 1e-4, 1e-5),
 }
+COMPILED = ("samples", "width", "depth")
 
 
-def solve(case: dict, t1: float) -> gf.Trajectory:
-    return gf.solve(
-        digits(case["samples"]),
-        gf.LagrangeFlow(case["λ"]),
-        dense(0, (case["width"],) * (case["depth"] - 1)),
-        t1,
-        ts=jnp.asarray([t1]),
-        rtol=case["rtol"],
-        smoothing=case["ε"],
-        observe={},
+@dataclass
+class Cost:
+    """Of one solve."""
+
+    gradients: int
+    steps: int
+    sharpness: float
+    seconds: float
+    compiling: float
+
+
+def cost(case: dict[str, Any]) -> Cost:
+    problem = digits(case["samples"])
+    network = dense(0, (case["width"],) * (case["depth"] - 1))
+
+    def solve() -> gf.Trajectory:
+        return gf.solve(
+            problem,
+            gf.LagrangeFlow(case["λ"]),
+            network,
+            T1,
+            ts=jnp.asarray([T1]),
+            rtol=case["rtol"],
+            smoothing=case["ε"],
+            observe={},
+        )
+
+    trajectory, compiling, seconds = timed(solve)
+    return Cost(
+        int(trajectory.stats["num_gradients"]),
+        int(trajectory.stats["num_steps"]),
+        float(trajectory.stats["spectral_radius"]),
+        seconds,
+        compiling,
     )
 
 
 def main(out: Path) -> None:
-    columns = ["what", "value", "gradients", "steps", "sharpness"]
-    table = Table("Scaling", [*columns, "run s", "compile s"])
+    columns = ["what", "value", "gradients", "steps", "sharpness at the end"]
+    table = Table("Scaling", [*columns, "run s", "µs / gradient", "compile s"])
+    costs: dict[str, list[Cost]] = {}
+    for name, values in VALUES.items():
+        for value in values:
+            c = cost(BASE | {name: value})
+            each = 1e6 * c.seconds / c.gradients
+            numbers = (c.gradients, c.steps, c.sharpness, c.seconds, each)
+            compiling = c.compiling if name in COMPILED else "–"
+            table.add(name, value, *numbers, compiling)
+            costs.setdefault(name, []).append(c)
+    table.write(out, "scaling")
+    draw(costs, out / "scaling.png")
+
+
+def draw(costs: dict[str, list[Cost]], path: Path) -> None:
+    figure, grid = plt.subplots(
+        2, 3, figsize=(10, 5.5), sharey=True, layout="constrained"
+    )
+    lines, compiled, right = [], [], None
+    for axis, (name, values) in zip(grid.flat, VALUES.items(), strict=True):
+        seconds = axis.twinx()
+        # All panels have one axis of seconds too.
+        if right is not None:
+            seconds.sharey(right)
+        right = right or seconds
+        gradients = [c.gradients for c in costs[name]]
+        running = [c.seconds for c in costs[name]]
+        compiling = [c.compiling for c in costs[name]]
+        lines = axis.loglog(values, gradients, "o-k", label="gradients")
+        lines += seconds.loglog(values, running, "s--", c="tab:blue", label="run s")
+        if name in COMPILED:
+            style = {"color": "tab:orange", "label": "compile s"}
+            compiled = seconds.loglog(values, compiling, "^:", **style)
+        axis.set_xlabel(name)
+        axis.set_xticks(values, [f"{value:g}" for value in values])
+        axis.minorticks_off()
+        is_last = axis in grid[:, -1]
+        seconds.tick_params(labelright=is_last, which="both")
+        if is_last:
+            seconds.set_ylabel("seconds")
+    for axis in grid[:, 0]:
+        axis.set_ylabel("gradients")
+    handles = [*lines, *compiled]
+    figure.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main(out_directory(__doc__))
