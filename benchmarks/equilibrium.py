@@ -20,6 +20,7 @@ import argparse
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
@@ -68,7 +69,7 @@ class SlowerThan(gf.AbstractObservable):
         return self.speed(point) <= self.level
 
 
-@jax.jit
+@eqx.filter_jit
 def _speed(problem, flow, state, network):
     return jnp.linalg.norm(
         ravel_pytree(flow.vector_field(0.0, state, problem, network))[0]

@@ -68,6 +68,8 @@ def with_torchdiffeq(
     directions = [w / n for w, n in zip(weights, norms, strict=True)]
     start = np.concatenate([[math.prod(norms)], *(v.ravel() for v in directions)])
     field = Field(weights, inputs, labels, weight_decay)
+    # More than one thread is slower for matrices as small as these.
+    torch.set_num_threads(1)
     try:
         with torch.no_grad():
             states = odeint(

@@ -8,7 +8,7 @@ controller and a projection after every step, atol = rtol / 1000, at the same
 tolerances, on the exact network's field and on that smoothed with ε = 3 rtol, as
 gradflow smooths it; gradient descent, which is Euler's method, at 0.95 of its largest
 stable step, two over the largest sharpness up to T; torchdiffeq's dopri5 on the exact
-field, where it is installed. A run is given up at 300,000 gradients, and a point is
+field, where it is installed. A run is given up at 200,000 gradients, and a point is
 drawn where all seeds arrived.
 
 LSODA, BDF and Kvaerno5 get one try, on the smoothed field at rtol 1e-3 (seed 0), and
@@ -39,7 +39,7 @@ from gradflow._network import regularise
 SEEDS = (0, 2, 5)
 T1 = 4.0
 RTOLS = (1e-2, 1e-3, 1e-4, 1e-5)
-MAX_GRADIENTS = 300_000
+MAX_GRADIENTS = 200_000
 # The solver, evaluations of the field in a step, and on which fields.
 SOLVERS = (
     (diffrax.Heun(), 2),
