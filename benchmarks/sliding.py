@@ -12,7 +12,11 @@ the papers' raw form without either. "Written first / ours" and "best / ours" ar
 of gradients and of run times: Tsit5's as written first by gradflow's, and those of the
 cheapest explicit method that is as close as gradflow or closer.
 
-Measured: not yet.
+Measured (seed 0, two CPU cores): gradflow at rtol 1e-3 comes to 6.5e-4 with 2,436
+gradients to T = 10, 3,375 to T = 100 and 5,438 to T = 1000. The cheapest as close takes
+4.1, 30 and 376 times as many and 2.3, 17 and 308 times as long: Euler with h = 1e-3,
+to T = 1000 Heun with a floor of 1e-3. Tsit5 as written first takes 12 and 104 times as
+many to T = 10 and 100, for errors of 4.5e-3 and 2.5e-2.
 """
 
 import dataclasses
