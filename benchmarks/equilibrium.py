@@ -229,7 +229,13 @@ def draw(axes, rtol: float, trajectory: gf.Trajectory, course: Descent) -> None:
 
 def main(out: Path, limit: float = LIMIT, long: bool = False) -> None:
     columns = ["goal", "rtol", "time t", "gradients", "run s"]
-    theirs = ["descent at", "steps", "run s ", "steps / gradients", "seconds / seconds"]
+    theirs = [
+        "descent at",
+        "steps",
+        "their s",
+        "steps / gradients",
+        "seconds / seconds",
+    ]
     table = Table("Equilibrium", [*columns, *theirs, "t / h"])
     figure, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
     for rtol in RTOLS:

@@ -15,6 +15,7 @@ from typing import Any
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 from common import Table, dense, digits, out_directory, timed
+from matplotlib.ticker import NullLocator
 
 import gradflow as gf
 
@@ -105,7 +106,7 @@ def draw(costs: dict[str, list[Cost]], path: Path) -> None:
             compiled = seconds.loglog(values, compiling, "^:", **style)
         axis.set_xlabel(name)
         axis.set_xticks(values, [f"{value:g}" for value in values])
-        axis.minorticks_off()
+        axis.xaxis.set_minor_locator(NullLocator())
         is_last = axis in grid[:, -1]
         seconds.tick_params(labelright=is_last, which="both")
         if is_last:
