@@ -171,7 +171,7 @@ class Ours:
 
 
 def compare(table: Table, rtol: float, goals, limit: float):
-    """The longest run of gradflow's, and all of descent's."""
+    """gradflow's runs by goal, the longest of them, and descent's courses."""
     runs, compiling = {}, {}
     for measure, level in goals:
         if measure not in compiling:
@@ -208,10 +208,10 @@ def compare(table: Table, rtol: float, goals, limit: float):
             f"{bound}{seconds / run.seconds:.3g}",
             f"{run.t / (DRAWN * largest):.2g}",
         )
-    return longest.trajectory, courses
+    return runs, longest.trajectory, courses
 
 
-def draw(axes, rtol: float, trajectory: gf.Trajectory, course: Descent) -> None:
+def draw(axes, rtol: float, runs, trajectory: gf.Trajectory, course: Descent) -> None:
     for axis, measure in zip(axes, OBSERVE, strict=True):
         values = trajectory.observables[measure]
         (line,) = axis.loglog(
@@ -224,6 +224,10 @@ def draw(axes, rtol: float, trajectory: gf.Trajectory, course: Descent) -> None:
             color=line.get_color(),
             label=f"descent, ε = {float(trajectory.stats['smoothing']):g}",
         )
+        reached = [
+            (run.t, level) for (name, level), run in runs.items() if name == measure
+        ]
+        axis.plot(*zip(*reached, strict=True), "o", color=line.get_color())
         axis.set(xlabel="flow time $t$")
 
 
@@ -240,9 +244,9 @@ def main(out: Path, limit: float = LIMIT, long: bool = False) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
     for rtol in RTOLS:
         goals = [*GOALS, *(LONG_GOALS if long and rtol == RTOLS[0] else ())]
-        trajectory, courses = compare(table, rtol, goals, limit)
+        runs, trajectory, courses = compare(table, rtol, goals, limit)
         drawn = courses[FRACTIONS.index(DRAWN)]
-        draw(axes, rtol, trajectory, drawn)
+        draw(axes, rtol, runs, trajectory, drawn)
     table.write(out, "equilibrium")
     axes[0].set(ylabel="stationarity")
     axes[1].set(ylabel="speed / speed at the start")
