@@ -9,8 +9,8 @@ Measured: not yet.
 """
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
@@ -43,19 +43,27 @@ class Cost:
     compiling: float
 
 
-def cost(case: dict[str, Any]) -> Cost:
-    problem = digits(case["samples"])
-    network = dense(0, (case["width"],) * (case["depth"] - 1))
+@cache
+def cost(
+    samples: int,
+    width: int,
+    depth: int,
+    weight_decay: float,
+    smoothing: float,
+    rtol: float,
+) -> Cost:
+    problem = digits(samples)
+    network = dense(0, (width,) * (depth - 1))
 
     def solve() -> gf.Trajectory:
         return gf.solve(
             problem,
-            gf.LagrangeFlow(case["λ"]),
+            gf.LagrangeFlow(weight_decay),
             network,
             T1,
             ts=jnp.asarray([T1]),
-            rtol=case["rtol"],
-            smoothing=case["ε"],
+            rtol=rtol,
+            smoothing=smoothing,
             observe={},
         )
 
@@ -75,7 +83,7 @@ def main(out: Path) -> None:
     costs: dict[str, list[Cost]] = {}
     for name, values in VALUES.items():
         for value in values:
-            c = cost(BASE | {name: value})
+            c = cost(*(BASE | {name: value}).values())
             each = 1e6 * c.seconds / c.gradients
             numbers = (c.gradients, c.steps, c.sharpness, c.seconds, each)
             compiling = c.compiling if name in COMPILED else "–"
