@@ -4,10 +4,12 @@ Lagrange flow with λ = 0.1 of a 65-64-64-1 network on 200 digits, from ρ = 0.1
 1e-3, to T = 0.1: the first call less the median of three later ones, for the default
 without observables and with what can be added to it. Beside it, plain diffrax with
 Tsit5, a PID controller and a projection on the same field; and the first call with
-another seed, another λ and another rtol, which do not compile again. What `error` runs is compiled already by
-the default.
+another seed, another λ and another rtol, which do not compile again. What `error` runs
+is compiled by the default already.
 
-Measured: not yet.
+Measured (two CPU cores, both busy): 6.5 s by default, against 3.7 s for plain diffrax;
+9.4 s with the default observables, 13.8 s with `until`, 1.1 s more with `error`, 15.9 s
+under `vmap`. Other seeds, λ and rtol take as long as any later call, 0.14 to 0.18 s.
 """
 
 from collections.abc import Callable

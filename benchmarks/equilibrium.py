@@ -10,9 +10,9 @@ steps of 1, 0.95, 0.9 and 0.8 times the largest that is stable at the equilibriu
 over the sharpness: the largest need not be the fastest, and the fastest is given. It is
 given up after 30 times gradflow's gradients (`--limit`), and after 300,000 steps at
 most; then "> n" is a measured lower bound. "t / h" is no measurement but arithmetic:
-the flow time over 0.95 of the largest step. Down to 1e-4 it says too much: there it is
-integration errors that keep gradflow's speed up, not the flow, and descent arrives at
-an earlier time. Below 6e-5 the flow creeps, and there is no other way to tell. Between
+the flow time over 0.95 of the largest step. Down to 1e-4 it says too much:
+gradflow's integration errors seem to keep its speed up there, and descent arrives at an
+earlier time. Below 6e-5 the flow creeps, and there is no other way to tell. Between
 its steps gradflow's curves are those of the interpolant, which moves faster than the
 flow; the dots are at the steps that reached the goals. gradflow's gradients and
 descent's leave out those of the stopping condition.
