@@ -10,7 +10,7 @@ the samples, from 410 for 20 to 2,175 for 200; not with the width (2,136 for 16,
 for 256) nor with a smaller λ. To a third of ε belong 1.4 to 1.7 times as many, to a
 tenth of rtol 1.8 to 2.1 times. 2 layers take 1,673 and 3 take 2,175; 4 and 6 layers
 have not left the saddle at the origin by T = 1, and say nothing (262 and 48). A
-gradient takes 97 µs for width 16, 0.6 ms for 64 and 4 ms for 256; compilation 5 to 16 s.
+gradient takes 97 µs for width 16, 0.6 ms for 64, 4 ms for 256; compilation 5 to 16 s.
 """
 
 from dataclasses import dataclass
