@@ -1,17 +1,51 @@
-"""Runs all benchmarks: `python benchmarks --out DIR`.
+"""Runs the benchmarks: `python benchmarks [NAMES…] --out DIR`.
 
-Each writes a Markdown table, and some a figure, into that folder.
+All of them, or those that are named, from short to long. Each writes a Markdown table,
+and some a figure, into that folder.
 """
 
+import argparse
+import time
+from pathlib import Path
+
+import compile_time
 import equilibrium
 import known_error
 import overhead
+import scaling
 import sliding
-from common import out_directory
+import work_precision
 
-BENCHMARKS = (equilibrium, overhead, known_error, sliding)
+BENCHMARKS = {
+    module.__name__: module
+    for module in (
+        overhead,
+        compile_time,
+        scaling,
+        known_error,
+        work_precision,
+        equilibrium,
+        sliding,
+    )
+}
+
+
+def main(names: list[str], out: Path) -> None:
+    start = time.perf_counter()
+    for name, benchmark in BENCHMARKS.items():
+        if name in names:
+            since = time.perf_counter()
+            benchmark.main(out)
+            print(f"{name}: {time.perf_counter() - since:.0f} s", flush=True)
+    print(f"\nAll: {time.perf_counter() - start:.0f} s. Tables and figures: {out}")
+
 
 if __name__ == "__main__":
-    out = out_directory(__doc__)
-    for benchmark in BENCHMARKS:
-        benchmark.main(out)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
+    parser.add_argument("--out", type=Path, default=Path("benchmark-results"))
+    arguments = parser.parse_args()
+    unknown = set(arguments.names) - set(BENCHMARKS)
+    if unknown:
+        parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
+    main(arguments.names or list(BENCHMARKS), arguments.out)

@@ -10,32 +10,15 @@ times the estimate, are runs that parted from the flow for good.
 
 from pathlib import Path
 
-import filippov
 import jax.numpy as jnp
-import numpy as np
-from common import Table, dense, digits, out_directory
+from common import Table, out_directory
+from exact_flow import FLOW, PROBLEM, reference, start
 
 import gradflow as gf
 
 SEEDS = range(10)
 T1 = 4.0
-WEIGHT_DECAY = 0.1
 FACTOR = 3.0
-PROBLEM = digits(20)
-
-
-def reference(network: gf.Dense) -> gf.Dense:
-    """The network of Filippov's solution."""
-    result = filippov.integrate(
-        [np.asarray(w) for w in network.weights],
-        np.asarray(PROBLEM.dataset.inputs),
-        np.asarray(PROBLEM.dataset.labels),
-        WEIGHT_DECAY,
-        [T1],
-    )
-    rho, directions = result.states[0]
-    *hidden, last = map(jnp.asarray, directions)
-    return network.with_weights((*hidden, rho * last))
 
 
 def main(out: Path) -> None:
@@ -43,12 +26,12 @@ def main(out: Path) -> None:
     table = Table("Known error", columns)
     known: dict[float, list[bool]] = {1e-3: [], 1e-4: []}
     for seed in SEEDS:
-        network = dense(seed, (32, 32))
-        exact = reference(network)
+        network = start(seed)
+        (exact,) = reference(network, [T1])
         for rtol, verdicts in known.items():
             trajectory = gf.solve(
                 PROBLEM,
-                gf.LagrangeFlow(WEIGHT_DECAY),
+                FLOW,
                 network,
                 T1,
                 ts=jnp.asarray([T1]),
