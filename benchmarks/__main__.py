@@ -11,6 +11,7 @@ from pathlib import Path
 import compile_time
 import equilibrium
 import known_error
+import order
 import overhead
 import scaling
 import sliding
@@ -23,6 +24,7 @@ BENCHMARKS = {
         compile_time,
         scaling,
         known_error,
+        order,
         work_precision,
         equilibrium,
         sliding,
