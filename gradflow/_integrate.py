@@ -40,6 +40,10 @@ _WIDENING = 0.3
 """How long the widening takes, as a fraction of the time in which the flow, at its
 initial speed, would change the weights by their own size."""
 
+_PROPORTIONAL_BELOW = 1e-4
+"""From here down, steps of solvers whose estimates are of higher order than they are
+themselves are held to more than `rtol`."""
+
 
 class Settings(eqx.Module):
     """How to integrate. Arrays can change without a new compilation."""
@@ -137,12 +141,13 @@ def integrate(
 
         return ravel_pytree(jax.vmap(of_one)(problem.dataset.inputs))[0]
 
+    terms = diffrax.ODETerm(field)
     solver = Projected(
         settings.solver,
         lambda y: ravel(flow.project(unravel(y))),
         lambda y: flow.defect(unravel(y)),
     )
-    controller = settings.controller or _default_controller(settings, unravel)
+    controller = settings.controller or _default_controller(settings, terms, unravel)
     dt0 = settings.dt0
     if settings.controller is None and dt0 is None:
         dt0 = _first_step(settings, timescale)
@@ -155,7 +160,7 @@ def integrate(
         solver = Watched(solver, all_pre_activations)
 
     solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(field),
+        terms,
         solver,
         settings.t0,
         settings.t1,
@@ -227,12 +232,12 @@ def integrate(
 
 
 def _default_controller(
-    settings: Settings, unravel
+    settings: Settings, terms: diffrax.AbstractTerm, unravel
 ) -> diffrax.AbstractStepSizeController:
     span = settings.t1 - settings.t0
     return BlockNorms(  # pyright: ignore[reportCallIssue]
         diffrax.PIDController(
-            rtol=settings.rtol,
+            rtol=_tolerance_of_steps(settings, terms),
             atol=settings.atol,
             norm=optx.max_norm,
             # Fewer steps are rejected than without the first, where kinks are crossed.
@@ -244,6 +249,21 @@ def _default_controller(
         ),
         unravel,
     )
+
+
+def _tolerance_of_steps(
+    settings: Settings, terms: diffrax.AbstractTerm
+) -> Float[Array, ""]:
+    """One by which the error of a run is proportional to `rtol`.
+
+    An error of order q in each step that is held to a tolerance makes steps of its q-th
+    root, and a method of order p with such steps an error of its power p / q.
+    """
+    orders: Any = settings.solver.error_order(terms), settings.solver.order(terms)
+    excess = orders[0] / orders[1] - 1
+    fraction = jnp.minimum(settings.rtol / _PROPORTIONAL_BELOW, 1) ** excess
+    finest = 10 * jnp.finfo(settings.rtol.dtype).eps
+    return jnp.maximum(settings.rtol * fraction, finest)
 
 
 def _first_step(settings: Settings, timescale: Float[Array, ""]) -> Float[Array, ""]:

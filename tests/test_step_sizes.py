@@ -1,5 +1,6 @@
 """What the default control of the steps takes an error to be relative to."""
 
+import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -56,3 +57,22 @@ def test_layer_that_starts_from_zero():
     assert run.result == gf.RESULTS.successful
     distance = jax.jit(gf.analysis.relative_distance)(run.final, tight.final)
     assert distance < 10 * RTOL
+
+
+def test_error_is_proportional_to_rtol():
+    """Also for a method of second order with an estimate of the third, whose error
+    would be a power 2/3 of its tolerance."""
+
+    def end(rtol, solver):
+        start = network().with_activation(gf.ReLU(0.3))
+        run = gf.solve(
+            problem(), FLOW, start, 1.0, rtol=rtol, solver=solver, observe=OBSERVE
+        )
+        return weights_of(run.final)
+
+    exact = end(1e-12, diffrax.Dopri8())
+    coarse, fine = (
+        np.linalg.norm(end(rtol, gf.RKC()) - exact) / np.linalg.norm(exact)
+        for rtol in (1e-4, 1e-7)
+    )
+    assert fine < 2e-3 * coarse
