@@ -1,6 +1,6 @@
 """Is the Filippov reference right, for every flow and loss?
 
-Three checks of `filippov.py` on the problems of `small_problems.py`, in which units slide:
+Three checks of `filippov.py` on small problems in which units slide:
 
 - "field": its field against gradflow's of the exact ReLU network, at the start: the
   relative difference of the rates of change of the weights;
