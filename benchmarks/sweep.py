@@ -8,7 +8,16 @@ above 1. A run that fails has not lied, whatever it returns.
 
 Each run that is too far is repeated with a tenth of the smoothing and with a hundredth
 of the rtol, each time with the other as it was: ratios (by the same bound) tell what
-was at fault.
+was at fault. Where neither helps, doubt the reference.
+
+Measured, on one busy core: the default solver takes 25 minutes. It succeeds in all 630
+runs and is too far in 2 of them: the gradient flow of the exponential loss in both its
+coordinates, seed 0, at rtol 1e-3, with a ratio of 1.7 due to the smoothing. There the
+exact flow itself goes another way from a start moved by 1e-3, and `error=True` says so:
+it estimates 0.088 where 0.084 is true. Elsewhere the largest ratio is 0.55. Tsit5 lies
+in 5 of 108 runs of `--quick`, by up to 23, at the limit of its stability.
+
+Seconds include the compilation where it falls on a run: the first of a flow and a loss.
 """
 
 import argparse
