@@ -1,39 +1,53 @@
 r"""The Filippov solution of an exact ReLU flow, with sliding units treated exactly.
 
-The Lagrange flow (last norm free, $\lambda \rho^2$, square loss summed over samples) of
-a dense network with one output and exact ReLU. Its right-hand side jumps where a
-pre-activation $z_{n,i}$ vanishes. A pair (sample n, unit i) is therefore in one of
-three modes:
+Any flow of norms and directions (`polar_flow.py`) for any loss of ±1 labels
+(`slopes.py`), summed over the samples, of a dense network with one output and exact
+ReLU. Its right-hand side jumps where a pre-activation $z_{n,i}$ vanishes. A pair
+(sample n, unit i) is therefore in one of three modes:
 
 - on ($z > 0$) or off ($z < 0$): the gate $\theta$ is 1 or 0;
 - sliding: $z = 0$ is held, and $\theta \in [0, 1]$ is Filippov's multiplier.
 
 The gates enter the field only through the back-propagated signals $s = \theta q$, where
 $q$ is the signal above the gate. With the signals of the sliding pairs for unknowns,
-$\dot z = 0$ is a linear system whatever the depth, and a symmetric one: the
-gradient loses its component along the normals $\partial z / \partial V$. So the
-Filippov field is the gradient projected on the set where the sliding pre-activations
-vanish. A pair stops sliding when $s$ or $q - s$ becomes negative.
+$\dot z = 0$ is a linear system whatever the depth, and a symmetric one: each signal
+adds its multiple of the normal $N = \partial z / \partial V$ to the gradient, which the
+flow turns into a velocity by its mobilities and the projections on the tangents of its
+spheres, $M S$. With the velocity u that the other pairs alone would give,
+
+$$\sum_j \langle N_i, M S N_j \rangle s_j = \langle N_i, u \rangle.$$
+
+So the Filippov field is the descent in the flow's metric along the set where sliding
+pre-activations vanish. A pair stops sliding when $s$ or $q - s$ becomes negative.
 
 For fixed modes the field is smooth, also past the places where they end. There a
 Runge-Kutta pair of order 8 integrates it. Steps end where a pre-activation changes sign
 or a multiplier leaves [0, 1], and the modes are determined anew.
+
+The normals have to be independent. They are not where samples reach a unit through one
+and the same unit below: there the integration fails.
 
 NumPy and SciPy only: independent of gradflow and of JAX.
 """
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from polar_flow import LAGRANGE, PolarFlow
 from scipy.integrate import DOP853, DenseOutput
 from scipy.optimize import root_scalar
+from slopes import square
 
 # A unit whose weights have decayed to this norm is set to zero, where it stays: else
 # integration errors would decide on the signs of its pre-activations.
 DEAD = 1e-9
+
+# In a step, where the ends of modes are looked for. With 2 a pair went and came back
+# unseen, which moved the solution by 9e-6.
+PLACES = 8
 
 Array = np.ndarray
 
@@ -55,7 +69,7 @@ class Result:
     """States at the requested times, and how they were found."""
 
     times: list[float] = field(default_factory=list)
-    states: list[tuple[float, list[Array]]] = field(default_factory=list)
+    states: list[tuple[Array, list[Array]]] = field(default_factory=list)
     sliding: list[list[int]] = field(default_factory=list)  # pairs in each layer
     at_rest: float = np.inf  # time from which the state was taken as constant
     count: Counter = field(default_factory=Counter)
@@ -70,13 +84,18 @@ class Modes:
 
     def __init__(
         self,
-        directions: Sequence[Array],
+        flow: PolarFlow,
+        slope: Callable[[Array, Array], Array],
+        state: tuple[Array, list[Array]],
         inputs: Array,
         labels: Array,
         weight_decay: float,
         slack: float,
     ):
+        norms, directions = state
+        self.flow, self.slope = flow, slope
         self.slack = slack
+        self.norms_shape = norms.shape
         self.shapes = [v.shape for v in directions]
         self.inputs, self.labels = inputs, labels
         self.weight_decay = weight_decay
@@ -96,15 +115,16 @@ class Modes:
             on[:] = h @ v.T > 0.0
             h = np.maximum(h @ v.T, 0.0)
 
-    def pack(self, rho: float, directions: Sequence[Array]) -> Array:
-        return np.concatenate([[rho], *(v.ravel() for v in directions)])
+    def pack(self, norms: Array, directions: Sequence[Array]) -> Array:
+        return np.concatenate([np.ravel(a) for a in (norms, *directions)])
 
-    def unpack(self, y: Array) -> tuple[float, list[Array]]:
-        directions, i = [], 1
-        for rows, columns in self.shapes:
-            directions.append(y[i : i + rows * columns].reshape(rows, columns))
-            i += rows * columns
-        return float(y[0]), directions
+    def unpack(self, y: Array) -> tuple[Array, list[Array]]:
+        parts, i = [], 0
+        for shape in (self.norms_shape, *self.shapes):
+            size = math.prod(shape)
+            parts.append(y[i : i + size].reshape(shape))
+            i += size
+        return parts[0], parts[1:]
 
     def set_mode(self, pair: int, *, on: bool = False, sliding: bool = False):
         self.all_on[pair], self.all_sliding[pair] = on, sliding
@@ -129,11 +149,11 @@ class Modes:
             below.append(above[-1] * on + s)
         return above[::-1], below[:0:-1]
 
-    def normals(self, directions: list[Array], h: list[Array]):
+    def normals(self, norms: Array, directions: list[Array], h: list[Array]):
         r"""$\partial z / \partial V_k = t h^T$ of all sliding pairs, for each layer k.
 
         **Returns:** the `t` and `h`, (pairs, out) and (pairs, in) for each layer, and
-        the matrix of the scalar products of the normals.
+        the matrix of the $\langle N_i, M S N_j \rangle$.
         """
         where = [np.nonzero(sliding) for sliding in self.sliding]
         ends = np.cumsum([0] + [len(n) for n, _ in where])
@@ -146,36 +166,47 @@ class Modes:
                 ts[k][rows], hs[k][rows] = t, h[k][n]
                 if k > 0:
                     t = (t @ directions[k]) * self.on[k - 1][n]
-        gram = sum((t @ t.T) * (g @ g.T) for t, g in zip(ts, hs, strict=True))
+        gram = np.zeros((ends[-1], ends[-1]))
+        mobilities = self.flow.mobilities(norms, len(directions))
+        for m, v, t, g in zip(mobilities, directions, ts, hs, strict=False):
+            radial = self.flow.hidden_radial(t * (g @ v.T))
+            gram += m * ((t @ t.T) * (g @ g.T) - radial @ radial.T)
         return ts, hs, gram
 
+    def velocities(self, norms, directions, h, below, last) -> list[Array]:
+        """Of the directions, with these signals."""
+        signals = [*below, last]
+        descent = [-s.T @ hk for s, hk in zip(signals, h, strict=True)]
+        mobilities = self.flow.mobilities(norms, len(directions))
+        tangent = self.flow.tangent(directions, descent)
+        return [m * u for m, u in zip(mobilities, tangent, strict=True)]
+
     def evaluate(self, y: Array) -> Evaluation:
-        rho, directions = self.unpack(y)
+        norms, directions = self.unpack(y)
+        rho = np.prod(norms)
         h, z = self.forward(directions)
         f = (h[-1] @ directions[-1].T)[:, 0]
-        d = 2.0 * (rho * f - self.labels)
+        d = self.slope(rho * f, self.labels)
         last = (rho * d)[:, None]
         held = [np.zeros_like(a) for a in z]
         above, below = self.backward(directions, last, held)
+        velocities = self.velocities(norms, directions, h, below, last)
         if self.all_sliding.any():
-            ts, hs, gram = self.normals(directions, h)
-            along = sum(
-                np.sum(t * (g @ (hk.T @ s)), axis=1)
-                for t, g, hk, s in zip(ts, hs, h, below, strict=False)
+            ts, hs, gram = self.normals(norms, directions, h)
+            rates = sum(
+                np.sum(t * (g @ u.T), axis=1)
+                for t, g, u in zip(ts, hs, velocities, strict=False)
             )
-            multipliers, i = np.linalg.solve(gram, along), 0
+            signals, i = np.linalg.solve(gram, rates), 0
             for s, sliding in zip(held, self.sliding, strict=True):
                 count = np.count_nonzero(sliding)
-                s[sliding] = -multipliers[i : i + count]
+                s[sliding] = signals[i : i + count]
                 i += count
             above, below = self.backward(directions, last, held)
+            velocities = self.velocities(norms, directions, h, below, last)
 
-        velocities = []
-        for v, hk, s in zip(directions, h, [*below, last], strict=True):
-            gradient = s.T @ hk
-            velocities.append(np.sum(v * gradient) * v - gradient)
-        rho_dot = float(-d @ f) - 2.0 * self.weight_decay * rho
-        velocity = self.pack(rho_dot, velocities)
+        norms_dot = self.flow.norms_velocity(norms, d @ f, self.weight_decay)
+        velocity = self.pack(norms_dot, velocities)
         return Evaluation(velocity, h, z, above, below, last)
 
     def scales(self, y: Array, e: Evaluation) -> tuple[Array, Array]:
@@ -229,20 +260,23 @@ class Modes:
 
     def project(self, y: Array) -> Array:
         """The nearby state on the spheres where the sliding pre-activations vanish."""
-        rho, directions = self.unpack(y.copy())
+        norms, directions = self.unpack(y.copy())
         for k, (v, after) in enumerate(zip(directions, directions[1:], strict=False)):
-            norms = np.linalg.norm(v, axis=1), np.linalg.norm(after, axis=0)
-            dead = np.maximum(*norms) < DEAD
+            dead = np.linalg.norm(v, axis=1) < DEAD
+            dead &= np.linalg.norm(after, axis=0) < DEAD
             v[dead], after[:, dead] = 0.0, 0.0
             self.on[k][:, dead] = self.sliding[k][:, dead] = False
         if self.all_sliding.any():
             h, z = self.forward(directions)
-            ts, hs, gram = self.normals(directions, h)
+            ts, hs, gram = self.normals(norms, directions, h)
             here = [a[sliding] for a, sliding in zip(z, self.sliding, strict=True)]
             c = np.linalg.solve(gram, np.concatenate(here))
-            for v, t, g in zip(directions, ts, hs, strict=False):
-                v -= (t.T * c) @ g
-        return self.pack(rho, [v / np.linalg.norm(v) for v in directions])
+            normal = [(t.T * c) @ g for t, g in zip(ts, hs, strict=True)]
+            mobilities = self.flow.mobilities(norms, len(directions))
+            tangent = self.flow.tangent(directions, normal)
+            for v, m, u in zip(directions, mobilities, tangent, strict=False):
+                v -= m * u
+        return self.pack(norms, self.flow.normalised(directions))
 
     def change(self, y: Array, changes: Array, count: Counter) -> Array:
         """Changes the modes where `slacks`, at the rows and columns `changes`, end.
@@ -285,6 +319,8 @@ def integrate(
     weight_decay: float,
     times: Sequence[float],
     *,
+    flow: PolarFlow = LAGRANGE,
+    slope: Callable[[Array, Array], Array] = square,
     rtol: float = 1e-7,
     rest: float = 1e-8,
 ) -> Result:
@@ -292,29 +328,30 @@ def integrate(
 
     **Arguments:**
 
-    - `weights`: matrices (out, in); the flow starts at the product of their norms.
+    - `weights`: matrices (out, in), which `flow` splits into norms and directions.
     - `inputs`, `labels`: (N, d) and (N,).
-    - `weight_decay`: what multiplies the square of the norm.
+    - `weight_decay`: what multiplies the squares of the free norms.
     - `times`: increasing.
+    - `flow`, `slope`: which flow, and of which loss.
     - `rtol`: relative tolerance of each step; a hundredth of it is the absolute one.
         Also how far, in parts of its scale, a pre-activation may be on the wrong side
         and a multiplier out of [0, 1] before a mode ends.
     - `rest`: the state is taken as constant from where its velocity is below this part
         of it. That does not tell an equilibrium from a saddle.
 
-    **Raises:** `RuntimeError` where the solver fails, or no consistent modes are found.
+    **Raises:** `RuntimeError` where the solver fails, or no consistent modes are found;
+    `numpy.linalg.LinAlgError` where the normals are dependent.
     """
-    norms = [float(np.linalg.norm(w)) for w in weights]
-    directions = [np.asarray(w) / n for w, n in zip(weights, norms, strict=True)]
+    state = flow.start(weights)
     data = np.asarray(inputs), np.asarray(labels)
-    modes = Modes(directions, *data, weight_decay, slack=rtol)
+    modes = Modes(flow, slope, state, *data, weight_decay, slack=rtol)
     result = Result()
 
     def velocity(_: float, y: Array) -> Array:
         result.count["fields"] += 1
         return modes.evaluate(y).velocity
 
-    t, y, step, stuck = 0.0, modes.pack(math.prod(norms), directions), 1e-3, 0
+    t, y, step, stuck = 0.0, modes.pack(*state), 1e-3, 0
     for end in times:
         while t < end and result.at_rest == np.inf:
             solver = DOP853(
@@ -326,14 +363,14 @@ def integrate(
                 atol=rtol / 100,
                 first_step=min(step, end - t),
             )
-            start, before, event = t, modes.slacks(y), None
+            start = t
             while True:
                 message = solver.step()
                 if solver.status == "failed":
                     raise RuntimeError(f"at t = {solver.t}: {message}")
                 result.count["steps"] += 1
                 dense = solver.dense_output()
-                event, before = _event(modes, dense, before)
+                event = _event(modes, dense)
                 if event is not None:
                     break
                 # The solver keeps the derivative from before the projection, which
@@ -356,33 +393,29 @@ def integrate(
             stuck = stuck + 1 if t == start else 0
             if stuck > 500:
                 raise RuntimeError(f"modes change without end at t = {t}")
-        rho, directions = modes.unpack(y)
+        norms, directions = modes.unpack(y.copy())
         result.times.append(end)
-        result.states.append((rho, [v.copy() for v in directions]))
+        result.states.append((norms[()], directions))
         result.sliding.append([int(np.count_nonzero(s)) for s in modes.sliding])
     return result
 
 
-def _event(
-    modes: Modes, dense: DenseOutput, before: Array
-) -> tuple[float | None, Array]:
+def _event(modes: Modes, dense: DenseOutput) -> float | None:
     """Time in a step where the first slack becomes negative, None if none does.
 
-    `before` are the slacks at the start of the step; those at its end are returned as
-    well. The middle is looked at too, for a pair that goes and comes back.
+    Places between are looked at too, for a pair that goes and comes back.
     """
-    for t in (0.5 * (dense.t_old + dense.t), dense.t):
-        after = modes.slacks(dense(t))
-        ended = after < 0.0
-        if np.any(before[ended] < 0.0):
-            return dense.t_old, after
+    for t in np.linspace(dense.t_old, dense.t, PLACES + 1)[1:]:
+        ended = modes.slacks(dense(t)) < 0.0
         if np.any(ended):
             break
     else:
-        return None, after
+        return None
 
     def least(t):
         return np.min(modes.slacks(dense(t))[ended])
 
+    if least(dense.t_old) <= 0.0:
+        return dense.t_old
     root = root_scalar(least, bracket=(dense.t_old, t), method="brentq", xtol=1e-13)
-    return root.root, after
+    return root.root
