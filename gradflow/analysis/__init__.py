@@ -1,7 +1,11 @@
 """What the theory speaks of, as pure functions of a problem and a network."""
 
+from ._balance import layer_balance as layer_balance
+from ._balance import matrix_balance as matrix_balance
+from ._balance import unit_balance as unit_balance
 from ._distance import relative_distance as relative_distance
 from ._equilibrium import rho_eq as rho_eq
+from ._identities import sample_residual as sample_residual
 from ._identities import structural_residual as structural_residual
 from ._kinks import sliding_units as sliding_units
 from ._neural_collapse import NeuralCollapse as NeuralCollapse

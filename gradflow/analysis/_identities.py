@@ -1,5 +1,7 @@
 """Identities of homogeneous networks, and how exactly they hold."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -20,23 +22,66 @@ def structural_residual(
     **Returns:** the absolute difference of the two sides (the largest over the
     outputs), divided by the largest output in absolute value over all samples.
     """
+
+    def difference(gradients, outputs):
+        sides = [
+            jnp.einsum("c...,...->c", gradient, weight)
+            for gradient, weight in zip(gradients, network.weights, strict=True)
+        ]
+        return jnp.stack([jnp.max(jnp.abs(side - outputs)) for side in sides])
+
+    largest = jnp.max(jnp.abs(problem.outputs(network)))
+    return _of_samples(problem, network, difference).T / largest
+
+
+def sample_residual(
+    problem: Problem, network: AbstractNetwork
+) -> Float[Array, "layers N"]:
+    r"""How far each sample on its own is from being stationary,
+
+    $$\left\| \frac{\partial f_n}{\partial V_k} - V_k f_n \right\| \Big/ \left\|
+    \frac{\partial f_n}{\partial V_k} \right\|$$
+
+    for every layer $k$ and sample $n$ (M112 40), the largest over the outputs.
+
+    That it vanishes is the condition for SGD to rest on every minibatch. For the flow
+    of all samples it is sufficient and not necessary: there only the sums that
+    `stationarity_residual` looks at vanish. It is the sine of the angle between the two
+    matrices, from 0 to 1, and 0 only where $V_k$ has rank one (M112 Lemma 6). NaN where
+    the output does not depend on the layer, as for a sample that no unit sees.
+    """
+
+    def residual(gradients, outputs):
+        def of(gradient, weight):
+            # V_k f_n in the scale of the gradient by W_k.
+            part = weight / jnp.sum(jnp.square(weight))
+            axes = tuple(range(1, gradient.ndim))
+            along = jnp.multiply.outer(outputs, part)
+            norms = jnp.sqrt(jnp.sum(jnp.square(gradient), axis=axes))
+            rests = jnp.sqrt(jnp.sum(jnp.square(gradient - along), axis=axes))
+            return jnp.max(rests / norms)
+
+        return jnp.stack(list(map(of, gradients, network.weights)))
+
+    return _of_samples(problem, network, residual).T
+
+
+def _of_samples(
+    problem: Problem, network: AbstractNetwork, measure: Callable
+) -> Float[Array, "N layers"]:
+    """A function of the gradients of a sample's outputs by the weights, and of the
+    outputs, for all samples."""
     problem.check(network)
 
-    def both_sides(x):
+    def of_sample(x):
         outputs, pullback = jax.vjp(
             lambda w: network.with_weights(w)(x), network.weights
         )
         basis = jnp.eye(outputs.shape[0], dtype=outputs.dtype)
         (gradients,) = jax.vmap(pullback)(basis)
-        sides = [
-            jnp.einsum("c...,...->c", gradient, weight)
-            for gradient, weight in zip(gradients, network.weights, strict=True)
-        ]
-        return jnp.stack(sides), outputs
+        return measure(gradients, outputs)
 
-    sides, outputs = jax.lax.map(both_sides, problem.dataset.inputs, batch_size=_BATCH)
-    differences = jnp.max(jnp.abs(sides - outputs[:, None, :]), axis=-1)
-    return differences.T / jnp.max(jnp.abs(outputs))
+    return jax.lax.map(of_sample, problem.dataset.inputs, batch_size=_BATCH)
 
 
 # Samples whose gradients are in memory at a time.
