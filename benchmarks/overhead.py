@@ -7,9 +7,9 @@ smoothed one, which is what is integrated. Lagrange flow with λ = 0.1 of 65-w-w
 networks from ρ = 0.1, rtol 1e-3, on 200 digits with w = 64, and on 1,000 samples of two
 Gaussian clouds with w = 256.
 
-Measured (seed 0, two CPU cores): a stage takes 1.20 and 1.08 times a gradient of the
-smoothed network, 1.3 and 1.4 times one of the exact network; a whole solve 1.32 and
-1.29 times as long as its gradients on the smoothed network.
+Measured (seed 0, two CPU cores): a stage takes 1.14 and 1.03 times a gradient of the
+smoothed network, 1.3 times one of the exact network in both cases; a whole solve 1.43
+and 1.31 times as long as its gradients on the smoothed network.
 """
 
 import statistics

@@ -10,16 +10,20 @@ The others (seed 0) get the exact network's field: in the tangent form with a pr
 after every step and a floor under the step size; and, as one writes it first, Tsit5 on
 the papers' raw form without either. "Written first / ours" and "best / ours" are ratios
 of gradients and of run times: Tsit5's as written first by gradflow's, and those of the
-cheapest explicit method that is as close as gradflow or closer.
+cheapest explicit method that is as close as gradflow or closer. Rows "all": the largest
+error of seeds 0 to 11, and means.
 
 Measured (seed 0, two CPU cores): gradflow at rtol 1e-3 comes to 6.5e-4 with 2,436
 gradients to T = 10, 3,375 to T = 100 and 5,438 to T = 1000. The cheapest as close takes
-4.1, 30 and 376 times as many and 2.3, 17 and 308 times as long: Euler with h = 1e-3,
+4.1, 30 and 376 times as many and 2.4, 18 and 272 times as long: Euler with h = 1e-3,
 to T = 1000 Heun with a floor of 1e-3. Tsit5 as written first takes 12 and 104 times as
-many to T = 10 and 100, for errors of 4.5e-3 and 2.5e-2.
+many, 6 and 52 times as long, to T = 10 and 100, for errors of 4.5e-3 and 2.5e-2. At
+rtol 3e-4 the error is 2.2e-4 with 6,512 gradients to T = 100. Seeds 2 and 5 are within
+9.1e-4 at rtol 1e-3, at all three times.
 """
 
 import dataclasses
+import statistics
 from pathlib import Path
 
 import diffrax
@@ -30,7 +34,7 @@ from rivals import Outcome, with_diffrax
 
 import gradflow as gf
 
-SEEDS = (0, 2, 5)
+SEEDS = range(12)
 TIMES = (10.0, 100.0, 1000.0)
 RTOLS = (1e-3, 3e-4, 1e-4)
 
@@ -103,6 +107,18 @@ def as_written_first(t1: float) -> Row:
     )
 
 
+def together(rows: list[Row]) -> Row:
+    """The largest error, means of the rest, and how many ended well."""
+    successes = sum(row.result == "success" for row in rows)
+    return Row(
+        rows[0].method,
+        max(row.error for row in rows),
+        round(statistics.mean(row.gradients for row in rows)),
+        statistics.mean(row.seconds for row in rows),
+        f"{successes} of {len(rows)}",
+    )
+
+
 def ratio(other: Row | None, row: Row) -> str:
     if other is None:
         return "–"
@@ -115,9 +131,16 @@ def main(out: Path) -> None:
     ratios = ["written first / ours", "best", "best / ours"]
     table = Table("Sliding units", [*columns, *ratios])
 
-    def add(seed: int, t1: float, row: Row, *more: str) -> None:
+    def add(seed: int | str, t1: float, row: Row, *more: str) -> None:
         more = more or ("–",) * len(ratios)
         table.add(seed, t1, *dataclasses.astuple(row), *more)
+
+    runs: dict[tuple[float, float], list[Row]] = {}
+
+    def follow(seed: int, t1: float, rtol: float) -> Row:
+        row = ours(seed, t1, rtol)
+        runs.setdefault((t1, rtol), []).append(row)
+        return row
 
     for t1 in TIMES:
         seed = SEEDS[0]
@@ -126,7 +149,7 @@ def main(out: Path) -> None:
         for row in (*rivals, *([first] if first else [])):
             add(seed, t1, row)
         for rtol in RTOLS:
-            row = ours(seed, t1, rtol)
+            row = follow(seed, t1, rtol)
             close = [other for other in rivals if other.error <= row.error]
             best = min(close, key=lambda other: other.gradients, default=None)
             name = best.method if best else "none as close"
@@ -134,7 +157,9 @@ def main(out: Path) -> None:
     for seed in SEEDS[1:]:
         for t1 in TIMES:
             for rtol in RTOLS:
-                add(seed, t1, ours(seed, t1, rtol))
+                add(seed, t1, follow(seed, t1, rtol))
+    for (t1, _), rows in runs.items():
+        add("all", t1, together(rows))
     table.write(out, "sliding")
 
 

@@ -56,6 +56,9 @@ class ReLU(AbstractActivation):
     def __check_init__(self):
         check_nonnegative("smoothing", self.smoothing)
 
+    def __repr__(self) -> str:
+        return f"ReLU(smoothing={self.smoothing:g})" if self.smoothing else "ReLU()"
+
     def __call__(
         self, pre_activation: Float[Array, "..."], scale: Float[Array, "..."]
     ) -> Float[Array, "..."]:
