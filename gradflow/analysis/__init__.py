@@ -5,6 +5,8 @@ from ._balance import matrix_balance as matrix_balance
 from ._balance import unit_balance as unit_balance
 from ._distance import relative_distance as relative_distance
 from ._equilibrium import rho_eq as rho_eq
+from ._growth import log_time_of_rho as log_time_of_rho
+from ._growth import rho_of_log_time as rho_of_log_time
 from ._identities import sample_residual as sample_residual
 from ._identities import structural_residual as structural_residual
 from ._kinks import sliding_units as sliding_units
