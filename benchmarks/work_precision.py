@@ -15,8 +15,8 @@ torchdiffeq's at 50,000; a point is drawn where all seeds arrived.
 LSODA, BDF and Kvaerno5 get one try, on the smoothed field at rtol 1e-3 (seed 0), and
 are given up after 30 s or 10 steps: their linear algebra is dense, with 3,137 unknowns.
 
-Measured (two CPU cores, both busy): gradflow comes to 8.4e-3, 5.8e-4, 9.1e-5 and 2.1e-5
-with 555, 1,516, 6,844 and 30,696 gradients, and nothing else came to 2.1e-5. Closest
+Measured (two CPU cores, both busy): gradflow comes to 8.4e-3, 5.8e-4, 9.1e-5 and 1.1e-5
+with 555, 1,516, 6,844 and 37,529 gradients, and nothing else came to 1.1e-5. Closest
 are Euler's fixed steps, with 1.4e-3, 2.5e-4 and 6.9e-5 for 1,334, 4,000 and 13,334: at
 times as short as this they take 1.2 to 1.5 times as many for the same error, between
 gradflow's points, and far more at later times (`sliding.py`). Methods with error
