@@ -200,6 +200,7 @@ class Doubled(gf.AbstractNetwork):
     in_shape = property(lambda self: (self.weights[0].shape[1],))
     out_size = property(lambda self: self.weights[0].shape[0])
     weight_ndims = (2,)
+    matrices = property(lambda self: self.weights)
 
     def scale_fan_in(self, layer, weight, factors):
         raise NotImplementedError
