@@ -3,6 +3,10 @@
 from ._balance import layer_balance as layer_balance
 from ._balance import matrix_balance as matrix_balance
 from ._balance import unit_balance as unit_balance
+from ._complexity import path_norm as path_norm
+from ._complexity import product_of_norms as product_of_norms
+from ._complexity import ramp_loss as ramp_loss
+from ._complexity import spectral_complexity as spectral_complexity
 from ._distance import relative_distance as relative_distance
 from ._equilibrium import rho_eq as rho_eq
 from ._growth import log_time_of_rho as log_time_of_rho
