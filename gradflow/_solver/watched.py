@@ -85,9 +85,11 @@ class Watched(AbstractWrapper):
         position, expected_position = jax.vmap(self.positions)(both)
         # Within the width of a discontinuity it is where it last was outside.
         position = jnp.where(position == 0, watch.position, position)
-        crosses = position * watch.position < 0
+        # Of the signs, since a product of small positions could underflow.
+        side = jnp.sign(position)
+        crosses = side * jnp.sign(watch.position) < 0
         leaves = jnp.abs(position) > jnp.abs(watch.position)
-        returns = crosses | (leaves & (position * expected_position < 0))
+        returns = crosses | (leaves & (side * jnp.sign(expected_position) < 0))
         change = jnp.where(returns, _PER_RETURN, -1)
         return Watch(position, jnp.maximum(watch.returns + change, 0))
 
