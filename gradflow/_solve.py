@@ -72,7 +72,8 @@ def solve(
         Not given: 101 evenly spaced times.
     - `rtol`: the relative tolerance of each step, layer by layer: relative to the
         layer's norm, or to three times the way that it has come from the start, if that
-        is less. Everything else follows from it.
+        is less. Everything else follows from it. The error of a run is proportional to
+        it: below 1e-4 that takes smaller steps of second-order methods.
     - `smoothing`: the relative width with which the kinks of an exact ReLU network are
         smoothed, as in `ReLU(smoothing=...)`; 0 for none: then a run in which units
         slide along their kinks ends as `chattering`. Not given: `3 * rtol`. The
@@ -101,7 +102,8 @@ def solve(
     - `max_defect`: the distance from the spheres at which to give up. Only a flow that
         is not projected, the raw Lagrange flow, can come that far.
     - `solver`: a diffrax solver. Not given: [`gradflow.RKC`][] for exact ReLU networks,
-        [`gradflow.RKC3`][] for others.
+        [`gradflow.RKC3`][] for others. A run of another solver that steps over smoothed
+        kinks again and again ends as `chattering`.
     - `controller`: a diffrax step size controller. Not given: a PI controller with
         `rtol` and `atol` for the norms of the layers. A `PIDController` with a `dtmin`
         needs `force_dtmin=False`.
