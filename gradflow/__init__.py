@@ -6,6 +6,7 @@ from . import analysis as analysis
 from . import datasets as datasets
 from . import plot as plot
 from ._critical_point import CriticalPoint as CriticalPoint
+from ._default_observables import default_observables as default_observables
 from ._descent import descend as descend
 from ._flow import AbstractFlow as AbstractFlow
 from ._flow import AbstractSpheres as AbstractSpheres
@@ -34,7 +35,6 @@ from ._observables import NormDefect as NormDefect
 from ._observables import Point as Point
 from ._observables import Sharpness as Sharpness
 from ._observables import Stationarity as Stationarity
-from ._observables import default_observables as default_observables
 from ._polish import polish as polish
 from ._problem import Problem as Problem
 from ._results import RESULTS as RESULTS

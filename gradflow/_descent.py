@@ -19,9 +19,10 @@ from ._check import (
     check_scalar,
     is_concrete,
 )
+from ._default_observables import as_observables
 from ._flow import AbstractFlow, GradientFlow
 from ._network import AbstractNetwork
-from ._observables import Point, as_observables, measure
+from ._observables import Point, measure
 from ._problem import Problem
 from ._results import RESULTS
 from ._run import (

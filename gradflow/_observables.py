@@ -1,7 +1,7 @@
 """What is measured along a run."""
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -11,13 +11,11 @@ from jaxtyping import Array, Float
 
 from ._check import check_positive
 from ._flow import AbstractFlow
-from ._loss import SquareLoss
 from ._network import AbstractNetwork
 from ._problem import Problem
 from ._solver.spectral_radius import refine, unknown_spectral_radius
 from ._tree import tree_inner
 from ._types import Observable, RealScalarLike, State
-from .analysis import rho_eq
 
 
 class Point(eqx.Module):
@@ -134,76 +132,6 @@ class Sharpness(AbstractObservable):
             return jax.tree.map(lambda f, s: f - either_end * s, field(state), state)
 
         return radius(shifted) - either_end
-
-
-def as_observables(
-    observables: Mapping[str, Observable] | None, problem: Problem, flow: AbstractFlow
-) -> dict[str, Any]:
-    """The user's observables, or the default ones where there are none.
-
-    **Raises:** `ValueError` for anything but a dictionary of functions.
-    """
-    if observables is None:
-        return dict(default_observables(problem, flow))
-    if not isinstance(observables, Mapping) or not all(
-        callable(o) and not isinstance(o, type) for o in observables.values()
-    ):
-        raise ValueError(
-            "`observe` must be a dictionary from names to functions "
-            f"`fn(problem, network)`, got {observables!r}."
-        )
-    return dict(observables)
-
-
-def default_observables(
-    problem: Problem, flow: AbstractFlow
-) -> Mapping[str, Observable | AbstractObservable]:
-    """What is measured unless the user asks for something else.
-
-    `loss`, `rho` (the product of the layers' Frobenius norms), `rho_layers`,
-    `stationarity` and `norm_defect`; `rho_eq` for the square loss; `margin_min`,
-    `margin_mean` and `accuracy` unless the data are for regression.
-    """
-    observables: dict[str, Observable | AbstractObservable] = {
-        "loss": _loss,
-        "rho": _rho,
-        "rho_layers": _rho_layers,
-        "stationarity": Stationarity(),
-        "norm_defect": NormDefect(),
-    }
-    if isinstance(problem.loss, SquareLoss):
-        observables["rho_eq"] = eqx.Partial(rho_eq, weight_decay=flow.weight_decay)
-    if not problem.dataset.regression:
-        observables["margin_min"] = _margin_min
-        observables["margin_mean"] = _margin_mean
-        observables["accuracy"] = _accuracy
-    return observables
-
-
-def _loss(problem: Problem, network: AbstractNetwork) -> Float[Array, ""]:
-    return problem.value(network)
-
-
-def _rho(problem: Problem, network: AbstractNetwork) -> Float[Array, ""]:
-    del problem
-    return jnp.prod(network.norms)
-
-
-def _rho_layers(problem: Problem, network: AbstractNetwork) -> Float[Array, " layers"]:
-    del problem
-    return network.norms
-
-
-def _margin_min(problem: Problem, network: AbstractNetwork) -> Float[Array, ""]:
-    return jnp.min(problem.margins(network))
-
-
-def _margin_mean(problem: Problem, network: AbstractNetwork) -> Float[Array, ""]:
-    return jnp.mean(problem.margins(network))
-
-
-def _accuracy(problem: Problem, network: AbstractNetwork) -> Float[Array, ""]:
-    return problem.accuracy(network)
 
 
 def _norm(flow: AbstractFlow, state: State, gradient: State) -> Float[Array, ""]:

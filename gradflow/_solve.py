@@ -17,11 +17,11 @@ from ._check import (
     check_scalar,
     is_concrete,
 )
+from ._default_observables import as_observables
 from ._error import distance_from_coarser_run
 from ._flow import AbstractFlow
 from ._integrate import Settings, integrate
 from ._network import AbstractNetwork, has_kinks, regularise
-from ._observables import as_observables
 from ._problem import Problem
 from ._run import (
     finish,

@@ -1,0 +1,86 @@
+"""What is measured unless the user asks for something else."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ._flow import AbstractFlow
+from ._loss import SquareLoss
+from ._network import AbstractNetwork
+from ._observables import AbstractObservable, NormDefect, Stationarity
+from ._problem import Problem
+from ._types import Observable
+from .analysis import rho_eq
+
+
+def as_observables(
+    observables: Mapping[str, Observable] | None, problem: Problem, flow: AbstractFlow
+) -> dict[str, Any]:
+    """The user's observables, or the default ones where there are none.
+
+    **Raises:** `ValueError` for anything but a dictionary of functions.
+    """
+    if observables is None:
+        return dict(default_observables(problem, flow))
+    if not isinstance(observables, Mapping) or not all(
+        callable(o) and not isinstance(o, type) for o in observables.values()
+    ):
+        raise ValueError(
+            "`observe` must be a dictionary from names to functions "
+            f"`fn(problem, network)`, got {observables!r}."
+        )
+    return dict(observables)
+
+
+def default_observables(
+    problem: Problem, flow: AbstractFlow
+) -> Mapping[str, Observable | AbstractObservable]:
+    """What is measured unless the user asks for something else.
+
+    `loss`, `rho` (the product of the layers' Frobenius norms), `rho_layers`,
+    `stationarity` and `norm_defect`; `rho_eq` for the square loss; `margin_min`,
+    `margin_mean` and `accuracy` unless the data are for regression.
+    """
+    observables: dict[str, Observable | AbstractObservable] = {
+        "loss": _loss,
+        "rho": _rho,
+        "rho_layers": _rho_layers,
+        "stationarity": Stationarity(),
+        "norm_defect": NormDefect(),
+    }
+    if isinstance(problem.loss, SquareLoss):
+        observables["rho_eq"] = eqx.Partial(rho_eq, weight_decay=flow.weight_decay)
+    if not problem.dataset.regression:
+        observables["margin_min"] = _margin_min
+        observables["margin_mean"] = _margin_mean
+        observables["accuracy"] = _accuracy
+    return observables
+
+
+def _loss(problem: Problem, network: AbstractNetwork) -> Float[Array, ""]:
+    return problem.value(network)
+
+
+def _rho(problem: Problem, network: AbstractNetwork) -> Float[Array, ""]:
+    del problem
+    return jnp.prod(network.norms)
+
+
+def _rho_layers(problem: Problem, network: AbstractNetwork) -> Float[Array, " layers"]:
+    del problem
+    return network.norms
+
+
+def _margin_min(problem: Problem, network: AbstractNetwork) -> Float[Array, ""]:
+    return jnp.min(problem.margins(network))
+
+
+def _margin_mean(problem: Problem, network: AbstractNetwork) -> Float[Array, ""]:
+    return jnp.mean(problem.margins(network))
+
+
+def _accuracy(problem: Problem, network: AbstractNetwork) -> Float[Array, ""]:
+    return problem.accuracy(network)
