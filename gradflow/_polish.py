@@ -6,12 +6,11 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ._check import check_instance, check_positive, check_precision, is_concrete
 from ._critical_point import CriticalPoint
-from ._flow import AbstractFlow, LagrangeFlow
+from ._flow import AbstractFlow
 from ._lanczos import lanczos
 from ._network import AbstractNetwork
 from ._newton import newton
@@ -85,9 +84,6 @@ def polish(
     for name, number in (("max_steps", max_steps), ("subspace", subspace)):
         if number < 1:
             raise ValueError(f"`{name}` must be at least 1, got {number}.")
-    if isinstance(flow, LagrangeFlow):
-        # On the spheres the raw form is the same, but it cannot be projected on them.
-        flow = dataclasses.replace(flow, raw=False)
     point = _polish(
         problem,
         numbers_to_arrays(flow, dtype),
@@ -125,8 +121,8 @@ def _polish(
     subspace: int,
     key: PRNGKeyArray,
 ) -> CriticalPoint:
-    x, unravel = ravel_pytree(flow.project(flow.init(network)))
-    restricted = Restricted(problem, flow, network, unravel)
+    restricted, x = Restricted.at(problem, flow, network)
+    flow = restricted.flow
     # No space is larger than that of all coordinates.
     subspace = min(subspace, x.size)
     start, end = newton(restricted, x, rtol, max_distance, max_steps, subspace)
@@ -138,7 +134,7 @@ def _polish(
     values, errors, _ = krylov.ritz()
     size = jnp.max(jnp.abs(jnp.where(jnp.isfinite(values), values, 0)))
     zero = jnp.sqrt(jnp.finfo(x.dtype).eps) * size
-    state = unravel(end.x)
+    state = restricted.unravel(end.x)
     is_critical = (end.stationarity <= rtol) & (end.distance <= max_distance)
     is_finite = jnp.isfinite(end.stationarity)
     okay, not_critical, nonfinite = _ENDS

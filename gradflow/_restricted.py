@@ -1,5 +1,6 @@
 """What a flow descends, on its constraint set, in flat coordinates."""
 
+import dataclasses
 from collections.abc import Callable
 
 import equinox as eqx
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float
 
-from ._flow import AbstractFlow
+from ._flow import AbstractFlow, LagrangeFlow
 from ._lanczos import Krylov
 from ._network import AbstractNetwork
 from ._observables import Point, Stationarity
@@ -30,6 +31,17 @@ class Restricted(eqx.Module):
     flow: AbstractFlow
     network: AbstractNetwork
     unravel: Callable[[Float[Array, " n"]], State] = eqx.field(static=True)
+
+    @classmethod
+    def at(
+        cls, problem: Problem, flow: AbstractFlow, network: AbstractNetwork
+    ) -> tuple["Restricted", Float[Array, " n"]]:
+        """Together with the coordinates of `network`."""
+        if isinstance(flow, LagrangeFlow):
+            # The raw form is the same on the spheres, but is not projected on them.
+            flow = dataclasses.replace(flow, raw=False)
+        x, unravel = ravel_pytree(flow.project(flow.init(network)))
+        return cls(problem, flow, network, unravel), x
 
     def project(self, x: Float[Array, " n"]) -> Float[Array, " n"]:
         return _flat(self.flow.project(self.unravel(x)))
