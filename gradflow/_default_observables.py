@@ -3,14 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ._flow import AbstractFlow
 from ._loss import SquareLoss
 from ._network import AbstractNetwork
-from ._observables import AbstractObservable, NormDefect, Stationarity
+from ._observables import AbstractObservable, NormDefect, Point, Stationarity
 from ._problem import Problem
 from ._types import Observable
 from .analysis import rho_eq
@@ -41,8 +40,9 @@ def default_observables(
     """What is measured unless the user asks for something else.
 
     `loss`, `rho` (the product of the layers' Frobenius norms), `rho_layers`,
-    `stationarity` and `norm_defect`; `rho_eq` for the square loss; `margin_min`,
-    `margin_mean` and `accuracy` unless the data are for regression.
+    `stationarity` and `norm_defect`; `rho_eq` for the square loss, of the norms that
+    the flow evolves; `margin_min`, `margin_mean` and `accuracy` unless the data are for
+    regression.
     """
     observables: dict[str, Observable | AbstractObservable] = {
         "loss": _loss,
@@ -52,12 +52,25 @@ def default_observables(
         "norm_defect": NormDefect(),
     }
     if isinstance(problem.loss, SquareLoss):
-        observables["rho_eq"] = eqx.Partial(rho_eq, weight_decay=flow.weight_decay)
+        observables["rho_eq"] = _Equilibrium()
     if not problem.dataset.regression:
         observables["margin_min"] = _margin_min
         observables["margin_mean"] = _margin_mean
         observables["accuracy"] = _accuracy
     return observables
+
+
+class _Equilibrium(AbstractObservable):
+    r"""$\rho_{eq}$ of the flow's own norms and weight decay."""
+
+    def __call__(self, point: Point) -> Float[Array, ""]:
+        network, norms = point.network, point.flow.norms(point.state)
+        # Layers that are not of norm 1 beside those norms, such as spheres of rows:
+        # decaying the flow's norms by λ decays the layers' as they are by another.
+        others = jnp.abs(jnp.prod(network.norms) / jnp.prod(norms))
+        decay = jnp.asarray(point.flow.weight_decay, norms.dtype)
+        decay = decay * others ** (-2 / norms.size)
+        return rho_eq(point.problem, network, decay, num_norms=norms.size)
 
 
 def _loss(problem: Problem, network: AbstractNetwork) -> Float[Array, ""]:

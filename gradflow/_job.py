@@ -8,13 +8,12 @@ import jax.numpy as jnp
 
 from ._descent import descend
 from ._flow import AbstractFlow
-from ._loss import SquareLoss
 from ._network import AbstractNetwork
 from ._problem import Problem
 from ._solve import solve
 from ._stopwatch import Stopwatch
 from ._trajectory import Trajectory
-from .analysis import relative_distance, rho_eq, structural_residual
+from .analysis import relative_distance, structural_residual
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,15 +79,12 @@ def run(job: Job) -> Outcome:
 def _summary(job: Job, trajectory: Trajectory, watch: Stopwatch) -> dict[str, Any]:
     problem, network = job.problem, trajectory.final
     margins = problem.margins(network)
-    equilibrium = (
-        float(rho_eq(problem, network, job.flow.weight_decay))
-        if isinstance(problem.loss, SquareLoss)
-        else None
-    )
+    # For the square loss.
+    equilibria = trajectory.observables.get("rho_eq")
     return {
         "time": float(trajectory.ts[-1]),
         "rho": float(jnp.prod(network.norms)),
-        "rho_eq": equilibrium,
+        "rho_eq": None if equilibria is None else float(equilibria[-1]),
         "loss": float(problem.value(network)),
         "margin_min": float(jnp.min(margins)),
         "margin_mean": float(jnp.mean(margins)),

@@ -301,14 +301,6 @@ def test_rho_eq_of_regression():
     np.testing.assert_allclose(actual, expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", [name for name in LOSSES if name != "square"])
-def test_rho_eq_is_for_the_square_loss(name):
-    outputs = 3 if name == "cross_entropy" else 1
-    problem = problem_for("dense", outputs, name)
-    with pytest.raises(ValueError, match="square loss"):
-        gf.analysis.rho_eq(problem, network_of("dense", 0.0, outputs))
-
-
 # The loss enters through the slopes: all networks, and all losses.
 @pytest.mark.parametrize(
     ("kind", "outputs", "name"),

@@ -25,7 +25,8 @@ class AbstractFlow(eqx.Module, Generic[S]):
 
     $$\dot s = -\Pi_s\, G_s^{-1}\, \nabla_s \left( L(W(s)) + \lambda P(s) \right).$$
 
-    A `state` is a pytree of floating-point arrays.
+    A `state` is a pytree of floating-point arrays. `norms` says which norms are free in
+    it, on which the equilibrium of the scale depends.
     """
 
     weight_decay: eqx.AbstractVar[RealScalarLike]
@@ -41,6 +42,11 @@ class AbstractFlow(eqx.Module, Generic[S]):
     @abc.abstractmethod
     def penalty(self, state: S) -> Float[Array, ""]:
         r"""What the weight decay $\lambda$ multiplies."""
+
+    @abc.abstractmethod
+    def norms(self, state: S) -> Float[Array, " K"]:
+        r"""The norms that evolve, and that the weight decay acts on: $P$ is the sum of
+        their squares. All the layers', or a single one."""
 
     @abc.abstractmethod
     def sharp(self, state: S, gradient: S) -> S:

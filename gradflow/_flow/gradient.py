@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 from .._check import check_nonnegative
 from .._network import AbstractNetwork, Polar
-from .._tree import tree_inner
+from .._tree import safe_norm, tree_inner
 from .._types import RealScalarLike, Weights
 from .base import AbstractFlow
 from .polar_state import PolarState
@@ -36,6 +36,9 @@ class GradientFlow(AbstractFlow[Weights]):
 
     def penalty(self, state: Weights) -> Float[Array, ""]:
         return tree_inner(state, state)
+
+    def norms(self, state: Weights) -> Float[Array, " layers"]:
+        return jnp.stack([safe_norm(w) for w in state])
 
     def sharp(self, state: Weights, gradient: Weights) -> Weights:
         del state
@@ -78,6 +81,9 @@ class PolarGradientFlow(AbstractFlow[PolarState]):
 
     def penalty(self, state: PolarState) -> Float[Array, ""]:
         return jnp.sum(jnp.square(state.rho))
+
+    def norms(self, state: PolarState) -> Float[Array, " layers"]:
+        return state.rho
 
     def sharp(self, state: PolarState, gradient: PolarState) -> PolarState:
         return PolarState(

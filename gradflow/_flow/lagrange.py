@@ -53,6 +53,9 @@ class LagrangeFlow(AbstractFlow[PolarState]):
     def penalty(self, state: PolarState) -> Float[Array, ""]:
         return jnp.sum(jnp.square(state.rho))
 
+    def norms(self, state: PolarState) -> Float[Array, " K"]:
+        return jnp.atleast_1d(state.rho)
+
     def sharp(self, state: PolarState, gradient: PolarState) -> PolarState:
         del state
         return gradient

@@ -47,6 +47,9 @@ class WeightNormFlow(AbstractFlow[PolarState]):
     def penalty(self, state: PolarState) -> Float[Array, ""]:
         return jnp.sum(jnp.square(state.rho))
 
+    def norms(self, state: PolarState) -> Float[Array, " K"]:
+        return jnp.atleast_1d(state.rho)
+
     def sharp(self, state: PolarState, gradient: PolarState) -> PolarState:
         del state
         return gradient

@@ -8,11 +8,14 @@ from ._complexity import product_of_norms as product_of_norms
 from ._complexity import ramp_loss as ramp_loss
 from ._complexity import spectral_complexity as spectral_complexity
 from ._distance import relative_distance as relative_distance
+from ._equilibrium import multiplier as multiplier
+from ._equilibrium import rho_dot as rho_dot
 from ._equilibrium import rho_eq as rho_eq
 from ._flat_directions import FlatDirections as FlatDirections
 from ._flat_directions import flat_directions as flat_directions
 from ._growth import log_time_of_rho as log_time_of_rho
 from ._growth import rho_of_log_time as rho_of_log_time
+from ._growth_violations import growth_violations as growth_violations
 from ._hessian import ExtremeEigenvalues as ExtremeEigenvalues
 from ._hessian import extreme_eigenvalues as extreme_eigenvalues
 from ._hessian import hessian_eigenvalues as hessian_eigenvalues
