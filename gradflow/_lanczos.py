@@ -80,21 +80,23 @@ def lanczos(
     def norm(p) -> Float[Array, ""]:
         return jnp.sqrt(jnp.maximum(jnp.dot(p, sharp(p)), 0))
 
-    def orthogonalised(p, basis):
-        """The direction of what is new in `p`, its length, and whether it is more than
-        rounding."""
+    def orthogonalised(p, basis, k):
+        """The direction of what is new in `p`, its length, whether it is more than
+        rounding, and the coefficient of `p` on the `k`-th basis element."""
 
         def once(p, _):
             p = restrict(p)
-            p = p - (basis @ sharp(p)) @ basis
+            coefficients = basis @ sharp(p)
+            p = p - coefficients @ basis
             length = norm(p)
-            return p / jnp.where(length > 0, length, 1), length
+            return p / jnp.where(length > 0, length, 1), (length, coefficients[k])
 
         # Without this, rounding brings copies of the same eigenvalue. Twice is enough
         # for what is new; rounding errors lie in the space and fall at the third time.
-        p, (first, second, third) = jax.lax.scan(once, p, length=3)
+        p, (lengths, coefficients) = jax.lax.scan(once, p, length=3)
+        first, second, third = lengths
         is_new = third > 0.5
-        return jnp.where(is_new, p, 0), first * second, is_new
+        return jnp.where(is_new, p, 0), first * second, is_new, coefficients[0]
 
     def is_open(carry):
         krylov, is_last = carry
@@ -103,21 +105,22 @@ def lanczos(
     def step(carry):
         krylov, _ = carry
         basis, k = krylov.basis, krylov.size
-        v = sharp(basis[k])
-        image = form(v)
-        after, beta, is_new = orthogonalised(image, basis)
+        image = form(sharp(basis[k]))
+        # The product of the two once more would have XLA keep a copy of the basis.
+        after, beta, is_new, alpha = orthogonalised(image, basis, k)
         is_invariant = ~is_new | (beta <= 100 * eps * norm(image))
         beta = jnp.where(is_invariant, 0, beta)
         is_last = is_invariant
         if key is not None:
-            fresh = jax.random.normal(jax.random.fold_in(key, k), v.shape, v.dtype)
-            other, _, is_other = orthogonalised(fresh, basis)
+            shape, dtype = image.shape, image.dtype
+            fresh = jax.random.normal(jax.random.fold_in(key, k), shape, dtype)
+            other, _, is_other, _ = orthogonalised(fresh, basis, k)
             # Otherwise the space is the whole tangent space.
             is_last = is_invariant & ~is_other
             after = jnp.where(is_invariant, other, after)
         krylov = Krylov(
             basis.at[k + 1].set(after),
-            krylov.alphas.at[k].set(jnp.dot(v, image)),
+            krylov.alphas.at[k].set(alpha),
             krylov.betas.at[k].set(beta),
             krylov.start_norm,
             k + 1,
