@@ -14,6 +14,7 @@ from ._equilibrium import rho_eq as rho_eq
 from ._growth import log_time_of_rho as log_time_of_rho
 from ._growth import rho_of_log_time as rho_of_log_time
 from ._growth_violations import growth_violations as growth_violations
+from ._identities import euler_residual as euler_residual
 from ._identities import sample_residual as sample_residual
 from ._identities import structural_residual as structural_residual
 from ._kinks import sliding_units as sliding_units
@@ -23,4 +24,10 @@ from ._rank import distance_to_rank_one as distance_to_rank_one
 from ._rank import effective_rank as effective_rank
 from ._rank import singular_values as singular_values
 from ._rank import stable_rank as stable_rank
+from ._representation import (
+    representation_coefficients as representation_coefficients,
+)
+from ._representation import representation_residual as representation_residual
 from ._stationarity import stationarity_residual as stationarity_residual
+from ._summary import Summary as Summary
+from ._summary import summary as summary
