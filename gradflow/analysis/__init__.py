@@ -18,6 +18,11 @@ from ._identities import euler_residual as euler_residual
 from ._identities import sample_residual as sample_residual
 from ._identities import structural_residual as structural_residual
 from ._kinks import sliding_units as sliding_units
+from ._margins import average_separability as average_separability
+from ._margins import equal_margin_defect as equal_margin_defect
+from ._margins import interpolation_defect as interpolation_defect
+from ._margins import margin_histogram as margin_histogram
+from ._margins import support as support
 from ._neural_collapse import NeuralCollapse as NeuralCollapse
 from ._neural_collapse import neural_collapse as neural_collapse
 from ._rank import distance_to_rank_one as distance_to_rank_one
