@@ -66,6 +66,10 @@ def test_structural_lemma(kind, outputs, smoothing):
     residual = eqx.filter_jit(gf.analysis.structural_residual)(problem, network)
     assert residual.shape == (3, problem.dataset.num_samples)
     assert jnp.max(residual) <= 1e-12
+    # And its sum over the layers.
+    residual = eqx.filter_jit(gf.analysis.euler_residual)(problem, network)
+    assert residual.shape == (problem.dataset.num_samples,)
+    assert jnp.max(residual) <= 1e-12
 
 
 @pytest.mark.parametrize("kind", ["dense", "conv", "diagonal"])
@@ -76,6 +80,7 @@ def test_structural_residual_of_a_network_that_is_not_homogeneous(kind):
     outputs_of = eqx.filter_jit(lambda network: problem.outputs(network)[:, 0])
     # By central differences: the left side is the derivative by the layer's scale.
     outputs = outputs_of(network)
+    total = 0
     for k in range(3):
         step = 1e-6
         factors = np.ones(3)
@@ -84,9 +89,13 @@ def test_structural_residual_of_a_network_that_is_not_homogeneous(kind):
             factors[k] = 1 + sign * step
             moved = network.with_weights(scaled(network.weights, factors))
             ends.append(outputs_of(moved))
-        expected = jnp.abs((ends[0] - ends[1]) / (2 * step) - outputs)
-        expected = expected / jnp.max(jnp.abs(outputs))
-        np.testing.assert_allclose(residual[k], expected, atol=1e-8)
+        difference = (ends[0] - ends[1]) / (2 * step) - outputs
+        difference = difference / jnp.max(jnp.abs(outputs))
+        np.testing.assert_allclose(residual[k], jnp.abs(difference), atol=1e-8)
+        total += difference
+    euler = eqx.filter_jit(gf.analysis.euler_residual)(problem, network)
+    np.testing.assert_allclose(euler, jnp.abs(total), atol=3e-8)
+    assert jnp.max(euler) > 1e-2
     assert jnp.max(residual[0]) > 1e-2
     assert jnp.max(residual[1]) > 1e-2
     assert jnp.max(residual[2]) <= 1e-12  # no activation after the last layer

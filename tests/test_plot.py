@@ -106,6 +106,51 @@ def test_sorted_margins_of_several(slow):
     assert labels_of(axes) == ["start", "end"]
 
 
+def histogram_of(slow, edges):
+    counts = jax.vmap(lambda n: gf.analysis.margin_histogram(problem(), n, edges))(
+        slow.networks
+    )
+    return dataclasses.replace(slow, observables={"margin_histogram": counts})
+
+
+def test_margin_histogram(slow, tmp_path):
+    edges = np.linspace(-0.6, 0.6, 8)
+    trajectory = histogram_of(slow, edges)
+    counts = np.asarray(trajectory.observables["margin_histogram"])
+    axes = gf.plot.margin_histogram(trajectory, edges)
+    assert isinstance(axes, Axes)
+    (mesh,) = axes.collections
+    drawn = mesh.get_array().reshape(7, len(slow.ts))
+    np.testing.assert_array_equal(drawn.filled(0), counts.T)
+    np.testing.assert_array_equal(drawn.mask, counts.T == 0)
+    assert 0 < np.sum(counts > 0) < counts.size
+    # Each column around its time, each row between its edges.
+    x, y = np.moveaxis(mesh.get_coordinates().data, 2, 0)
+    np.testing.assert_allclose(y[:, 0], edges)
+    assert np.all((x[0, :-1] <= slow.ts) & (slow.ts <= x[0, 1:]))
+    assert axes.get_ylim() == (-0.6, 0.6)
+    assert "margin" in axes.get_ylabel() and axes.get_xlabel() == "flow time $t$"
+    _, bar = axes.figure.axes
+    assert "samples" in bar.get_ylabel()
+    axes.figure.savefig(tmp_path / "margins.png")
+    assert (tmp_path / "margins.png").stat().st_size > 5_000
+
+
+def test_margin_histogram_of_other_edges(slow):
+    trajectory = histogram_of(slow, np.linspace(-0.6, 0.6, 8))
+    for edges in (np.linspace(-0.6, 0.6, 7), 0.1):
+        with pytest.raises(ValueError, match="`edges`.*'margin_histogram'"):
+            gf.plot.margin_histogram(trajectory, edges)
+    with pytest.raises(ValueError, match="`edges`.*'rho'"):
+        gf.plot.margin_histogram(slow, np.linspace(0, 1, 5), name="rho")
+    figure, axes = plt.subplots()
+    renamed = {"mine": trajectory.observables["margin_histogram"]}
+    trajectory = dataclasses.replace(trajectory, observables=renamed)
+    edges = np.linspace(-0.6, 0.6, 8)
+    drawn = gf.plot.margin_histogram(trajectory, edges, name="mine", axes=axes)
+    assert drawn is axes and plt.get_fignums() == [figure.number]
+
+
 def test_flow_against_descent(slow):
     shifted = eqx.tree_at(
         lambda t: t.networks.weights,

@@ -25,6 +25,15 @@ from ._identities import sample_residual as sample_residual
 from ._identities import structural_residual as structural_residual
 from ._kinks import sliding_units as sliding_units
 from ._linearised import linearised_outputs as linearised_outputs
+from ._identities import euler_residual as euler_residual
+from ._identities import sample_residual as sample_residual
+from ._identities import structural_residual as structural_residual
+from ._kinks import sliding_units as sliding_units
+from ._margins import average_separability as average_separability
+from ._margins import equal_margin_defect as equal_margin_defect
+from ._margins import interpolation_defect as interpolation_defect
+from ._margins import margin_histogram as margin_histogram
+from ._margins import support as support
 from ._neural_collapse import NeuralCollapse as NeuralCollapse
 from ._neural_collapse import neural_collapse as neural_collapse
 from ._rank import distance_to_rank_one as distance_to_rank_one
@@ -36,3 +45,10 @@ from ._spectral_density import spectral_density as spectral_density
 from ._stationarity import stationarity_residual as stationarity_residual
 from ._tangent_kernel import gauss_newton_eigenvalues as gauss_newton_eigenvalues
 from ._tangent_kernel import tangent_kernel as tangent_kernel
+from ._representation import (
+    representation_coefficients as representation_coefficients,
+)
+from ._representation import representation_residual as representation_residual
+from ._stationarity import stationarity_residual as stationarity_residual
+from ._summary import Summary as Summary
+from ._summary import summary as summary

@@ -34,6 +34,27 @@ def structural_residual(
     return _of_samples(problem, network, difference).T / largest
 
 
+def euler_residual(problem: Problem, network: AbstractNetwork) -> Float[Array, " N"]:
+    r"""How far Euler's identity for the degree of homogeneity $L$ is from holding,
+
+    $$\sum_k \left\langle W_k, \frac{\partial g_n}{\partial W_k} \right\rangle = L g_n$$
+
+    for every sample $n$: the sum of the structural lemma over the layers, of one
+    Jacobian-vector product for all of them.
+
+    **Returns:** the absolute difference of the two sides (the largest over the
+    outputs), divided by the largest output in absolute value over all samples; NaN
+    where that is 0.
+    """
+    outputs, along = jax.jvp(
+        lambda weights: problem.outputs(network.with_weights(weights)),
+        (network.weights,),
+        (network.weights,),
+    )
+    difference = jnp.max(jnp.abs(along - len(network.weights) * outputs), axis=1)
+    return difference / jnp.max(jnp.abs(outputs))
+
+
 def sample_residual(
     problem: Problem, network: AbstractNetwork
 ) -> Float[Array, "layers N"]:

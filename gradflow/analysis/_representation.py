@@ -1,0 +1,57 @@
+"""The layers as sums of the samples' gradients."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._network import AbstractNetwork, Polar
+from .._problem import Problem
+
+
+def representation_coefficients(
+    problem: Problem, network: AbstractNetwork
+) -> Float[Array, "N C"]:
+    r"""The coefficients $\alpha_n = d_n / \sum_m d_m f_m$ of the samples in the layers
+    of a critical point,
+
+    $$V_k = \sum_n \alpha_n \frac{\partial f_n}{\partial V_k}$$
+
+    (M112 29, 38; for the square loss, with the slopes $d_n = 2 (\rho f_n - y_n)$), one
+    for each sample and output. $\sum_n \alpha_n f_n = 1$ everywhere.
+
+    **Returns:** infinite or NaN where $\sum_m d_m f_m = 0$: at the equilibrium of
+    $\rho$ without weight decay, at an interpolating network, and where all slopes of an
+    exponential-type loss underflow.
+    """
+    slopes, total = _slopes(problem, network)
+    return slopes / total
+
+
+def representation_residual(
+    problem: Problem, network: AbstractNetwork
+) -> Float[Array, " layers"]:
+    r"""$\| V_k - \sum_n \alpha_n \, \partial f_n / \partial V_k \|$ for every layer
+    $k$, with the [`gradflow.analysis.representation_coefficients`][] $\alpha_n$.
+
+    Equal to [`gradflow.analysis.stationarity_residual`][] over $|\sum_n d_n f_n|$: it
+    vanishes where the directions are stationary, and is infinite or NaN where that sum
+    vanishes.
+    """
+    polar = Polar.from_network(network)
+    _, total = _slopes(problem, network)
+    # ∂g/∂W_k = (ρ/ρ_k) ∂f/∂V_k, by homogeneity.
+    rests = [
+        v - (rho_k / polar.scale) / total * gradient
+        for v, rho_k, gradient in zip(
+            polar.directions.weights, polar.rho, problem.gradient(network), strict=True
+        )
+    ]
+    return jnp.stack([jnp.linalg.norm(rest) for rest in rests])
+
+
+def _slopes(
+    problem: Problem, network: AbstractNetwork
+) -> tuple[Float[Array, "N C"], Float[Array, ""]]:
+    r"""The slopes $d_n$ and $\sum_n d_n f_n$."""
+    outputs = problem.outputs(network)
+    slopes = problem.slopes(outputs)
+    return slopes, jnp.sum(slopes * (outputs / jnp.prod(network.norms)))

@@ -1,0 +1,72 @@
+"""The layers as sums of the samples' gradients, against gradients written out by hand
+and at critical points."""
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gradflow as gf
+import small
+from cases import CASES, network_of, problem_for, reference_of, slopes_of
+
+coefficients = eqx.filter_jit(gf.analysis.representation_coefficients)
+residual = eqx.filter_jit(gf.analysis.representation_residual)
+
+
+# The loss enters through the slopes: all networks, and all losses.
+@pytest.mark.parametrize(
+    ("kind", "outputs", "loss"),
+    [case for case in CASES if case[0] == "dense" or case[2] == "square"],
+)
+def test_against_the_jacobian(kind, outputs, loss):
+    problem, network = problem_for(kind, outputs, loss), network_of(kind, 0.1, outputs)
+    inputs = problem.dataset.inputs
+    units = [np.asarray(w) / np.linalg.norm(w) for w in network.weights]
+    oracle = reference_of(network).with_weights(units)
+    f, rho = oracle.outputs(inputs), np.prod(np.asarray(network.norms))
+    d = slopes_of(problem)(rho * f).reshape(f.shape)
+    alpha = d / np.sum(d * f)
+    np.testing.assert_allclose(coefficients(problem, network), alpha, rtol=1e-10)
+    found = residual(problem, network)
+    for k, (v, jacobian) in enumerate(zip(units, oracle.jacobian(inputs), strict=True)):
+        rest = v - np.einsum("nc,nc...->...", alpha, jacobian)
+        np.testing.assert_allclose(found[k], np.linalg.norm(rest), rtol=1e-9)
+    # What is left is tangent.
+    stationarity = gf.analysis.stationarity_residual(problem, network)
+    np.testing.assert_allclose(found, stationarity / abs(np.sum(d * f)), rtol=1e-9)
+
+
+@pytest.mark.parametrize("loss", [gf.SquareLoss(), gf.LogisticLoss()])
+def test_at_a_critical_point(loss):
+    problem = small.problem(loss=loss)
+    run = gf.descend(
+        problem,
+        0.05,
+        small.network(),
+        8000,
+        flow=gf.GradientFlow(0.2),
+        observe={},
+        save_networks=False,
+    )
+    before = residual(problem, small.network())
+    assert jnp.min(before) > 0.1
+    assert jnp.max(residual(problem, run.final)) < 1e-6
+    assert jnp.min(run.final.norms) > 0.1
+    # The layers are those sums, the first one by the oracle's gradients.
+    alpha = np.asarray(coefficients(problem, run.final))
+    units = [np.asarray(w) / np.linalg.norm(w) for w in run.final.weights]
+    oracle = reference_of(run.final).with_weights(units)
+    first, _ = oracle.jacobian(problem.dataset.inputs)
+    np.testing.assert_allclose(
+        np.einsum("nc,nc...->...", alpha, first), units[0], atol=1e-6
+    )
+
+
+def test_where_the_slopes_cancel():
+    """At an interpolating network."""
+    network = gf.Dense.from_weights([jnp.eye(2), jnp.asarray([[1.0, -1.0]])])
+    data = gf.Dataset(np.eye(2), np.array([1.0, -1.0]))
+    problem = gf.Problem(data, gf.SquareLoss())
+    assert jnp.all(jnp.isnan(coefficients(problem, network)))
+    assert jnp.all(jnp.isnan(residual(problem, network)))
