@@ -13,9 +13,13 @@ from ._growth import log_time_of_rho as log_time_of_rho
 from ._growth import rho_of_log_time as rho_of_log_time
 from ._identities import sample_residual as sample_residual
 from ._identities import structural_residual as structural_residual
+from ._jacobian_rank import jacobian_rank as jacobian_rank
 from ._kinks import sliding_units as sliding_units
 from ._neural_collapse import NeuralCollapse as NeuralCollapse
 from ._neural_collapse import neural_collapse as neural_collapse
+from ._orthogonality import asymmetry as asymmetry
+from ._orthogonality import orthogonality_defect as orthogonality_defect
+from ._orthogonality import projection_defect as projection_defect
 from ._rank import distance_to_rank_one as distance_to_rank_one
 from ._rank import effective_rank as effective_rank
 from ._rank import singular_values as singular_values
