@@ -3,6 +3,9 @@
 from ._balance import layer_balance as layer_balance
 from ._balance import matrix_balance as matrix_balance
 from ._balance import unit_balance as unit_balance
+from ._bounds import margin_bound as margin_bound
+from ._bounds import rademacher_bound as rademacher_bound
+from ._complexity import normalised_loss as normalised_loss
 from ._complexity import path_norm as path_norm
 from ._complexity import product_of_norms as product_of_norms
 from ._complexity import ramp_loss as ramp_loss
