@@ -3,8 +3,13 @@
 from ._balance import layer_balance as layer_balance
 from ._balance import matrix_balance as matrix_balance
 from ._balance import unit_balance as unit_balance
+from ._binary_collapse import BinaryCollapse as BinaryCollapse
+from ._binary_collapse import binary_collapse as binary_collapse
 from ._bounds import margin_bound as margin_bound
 from ._bounds import rademacher_bound as rademacher_bound
+from ._classifier import ClassifierRelation as ClassifierRelation
+from ._classifier import classifier_relation as classifier_relation
+from ._classifier import classifier_residual as classifier_residual
 from ._complexity import normalised_loss as normalised_loss
 from ._complexity import path_norm as path_norm
 from ._complexity import product_of_norms as product_of_norms
