@@ -27,7 +27,7 @@ def write(
         try:
             np.savez_compressed(
                 file,
-                header=np.array(json.dumps(header)),
+                header=np.array(json.dumps({**header, "arrays": list(plain)})),
                 **plain,  # pyright: ignore[reportArgumentType]
             )
             file.flush()
@@ -50,6 +50,10 @@ def read(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, np.ndarray]
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         header = json.loads(str(arrays.pop("header")))
+        # Damage to the directory of the file can hide an entry.
+        missing = set(header.get("arrays", ())) - set(arrays)
+        if missing:
+            raise ValueError(f"the arrays {sorted(missing)} are missing")
     except FileNotFoundError:
         raise
     except (
@@ -65,6 +69,4 @@ def read(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, np.ndarray]
         zlib.error,
     ) as error:
         raise ValueError(f"`path`: {path} cannot be read: {error}") from error
-    if not isinstance(header, dict):
-        raise ValueError(f"`path`: {path} has no header")
     return header, arrays

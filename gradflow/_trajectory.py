@@ -1,6 +1,7 @@
 """What a run returns."""
 
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from . import _npz
+from . import _nested, _npz
 from ._check import is_concrete
 from ._network import AbstractNetwork
 from ._network.serial import from_json, to_json
@@ -68,7 +69,11 @@ class Trajectory(eqx.Module):
     def save(self, path: str | os.PathLike) -> None:
         """Writes the trajectory to `path`, an `.npz` file; whole or not at all.
 
-        **Raises:** `ValueError` where an observable is a pytree, not an array;
+        An observable that is a pytree is written array by array, each under its field,
+        key or index, and read back as a dictionary of them:
+        `observables["collapse"].nc1` becomes `observables["collapse"]["nc1"]`.
+
+        **Raises:** `ValueError` where an observable holds something else than arrays;
         `OSError` where the file cannot be written.
         """
         if self.ts.ndim != 1:
@@ -76,14 +81,8 @@ class Trajectory(eqx.Module):
                 "This trajectory holds several runs: save them one at a time, with "
                 "`jax.tree.map(lambda x: x[i], trajectory)`."
             )
-        arrays: dict[str, Any] = {"ts": self.ts}
-        for name, values in self.observables.items():
-            if not eqx.is_array(values):
-                raise ValueError(
-                    f"Observable {name!r} is a {type(values).__name__}; only arrays "
-                    "can be saved."
-                )
-            arrays[f"observables/{name}"] = values
+        arrays, trees = _flat(self.observables)
+        arrays["ts"] = self.ts
         known = {name: value for name, value in self.stats.items() if value is not None}
         arrays |= {f"stats/{name}": value for name, value in known.items()}
         arrays |= {f"final/{k}": w for k, w in enumerate(self.final.weights)}
@@ -98,6 +97,7 @@ class Trajectory(eqx.Module):
             "result": name_of(self.result),
             "stopped_by": self.stopped_by,
             "unknown_stats": sorted(set(self.stats) - set(known)),
+            "trees": trees,
         }
         _npz.write(path, header, arrays)
 
@@ -152,13 +152,17 @@ class Trajectory(eqx.Module):
                 )
             )
 
+        observables = {}
+        for name, paths in header.get("trees", {}).items():
+            leaves = {tuple(p): jnp.asarray(arrays.pop(_entry(name, p))) for p in paths}
+            observables[name] = _nested.unflatten(leaves)
         final_weights = tuple(group("final/").values())
         skeleton = like or from_json(header["network"], final_weights)
         return cls(
             ts=jnp.asarray(arrays["ts"]),
             networks=network("networks") if "networks/0" in arrays else None,
             final=network("final"),
-            observables=group("observables/"),
+            observables=group("observables/") | observables,
             result=getattr(RESULTS, header["result"]),
             stats={**group("stats/"), **dict.fromkeys(header["unknown_stats"])},
             error=jnp.asarray(arrays["error"]) if "error" in arrays else None,
@@ -191,3 +195,29 @@ class Trajectory(eqx.Module):
             if value is not None
         ]
         return "\n".join([*lines, f"  {', '.join(counts)}"])
+
+
+def _flat(
+    observables: Mapping[str, PyTree],
+) -> tuple[dict[str, Any], dict[str, list[_nested.Path]]]:
+    """The arrays of all observables by their names in the file, and where in the
+    observables that are pytrees they belong."""
+    arrays, trees = {}, {}
+    for name, values in observables.items():
+        leaves = _nested.flatten(values)
+        if not eqx.is_array(values):
+            trees[name] = list(leaves)
+        for path, leaf in leaves.items():
+            entry = _entry(name, path)
+            if not eqx.is_array(leaf) or entry in arrays:
+                problem = "there twice" if entry in arrays else "not an array"
+                raise ValueError(
+                    f"Observable {name!r} cannot be saved: {entry!r} is {problem}."
+                )
+            arrays[entry] = leaf
+    return arrays, trees
+
+
+def _entry(observable: str, path: Sequence[str | int]) -> str:
+    """The name of an observable's array in the file."""
+    return "/".join(["observables", observable, *map(str, path)])

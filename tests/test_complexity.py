@@ -22,6 +22,26 @@ def test_product_of_norms(kind, p):
     np.testing.assert_allclose(found, np.prod(norms), rtol=1e-12)
 
 
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_normalised_loss(reduction):
+    """Of the cross-entropy, by its definition."""
+    problem = problem_for("dense", 3, "cross_entropy", reduction)
+    network = network_of("dense", outputs=3)
+    h = np.asarray(problem.dataset.inputs)
+    *hidden, last = [np.asarray(w) for w in network.weights]
+    for w in hidden:
+        h = np.maximum(h @ w.T, 0)
+    sizes = [np.sum(np.abs(w) ** 3) ** (1 / 3) for w in (*hidden, last)]
+    powers = np.exp(h @ last.T / np.prod(sizes))
+    right = powers[np.arange(len(h)), np.asarray(problem.dataset.labels)]
+    expected = -np.mean(np.log(right / powers.sum(1)))
+    found = analysis.normalised_loss(problem, network, p=3)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    doubled = network.with_weights(tuple(2.0 * w for w in network.weights))
+    again = analysis.normalised_loss(problem, doubled, p=3)
+    np.testing.assert_allclose(again, expected, rtol=1e-12)
+
+
 def test_path_norm_by_enumeration():
     network = network_of("dense", outputs=3)
     weights = [np.asarray(w) for w in network.weights]

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import gradflow as gf
+from cases import unchecked_types as unchecked_types
 from small import weights_of
 
 NETWORKS = {
@@ -226,11 +227,43 @@ def test_missing_file(tmp_path):
         gf.Trajectory.load(tmp_path / "run.npz")
 
 
-def test_observable_that_cannot_be_saved(trajectory, tmp_path):
-    odd = eqx.tree_at(
-        lambda t: t.observables, trajectory, {"pair": (jnp.zeros(3), jnp.ones(3))}
+def test_round_trip_of_pytrees(tmp_path):
+    """They come back as dictionaries, beside arrays whose names look like theirs."""
+    curves = {"edges": jnp.arange(3.0), "more": (jnp.zeros((3, 2)), jnp.ones(3))}
+    given = {"polar": eqx.nn.Linear(2, 3, key=jax.random.key(0)), "curves": curves}
+    flat = {"curves/other": jnp.arange(3), "a": jnp.full(3, jnp.inf)}
+    trajectory = trajectory_of(
+        NETWORKS["dense"](), observables=flat | given | {"nothing": ()}
     )
-    with pytest.raises(ValueError, match="pair"):
+    trajectory.save(tmp_path / "run.npz")
+    loaded = gf.Trajectory.load(tmp_path / "run.npz").observables
+    expected = flat | {
+        "polar": {"weight": given["polar"].weight, "bias": given["polar"].bias},
+        "curves": {"edges": curves["edges"], "more": dict(enumerate(curves["more"]))},
+        "nothing": {},
+    }
+    assert eqx.tree_equal(loaded, expected, typematch=True)
+
+
+def test_files_from_before_there_were_pytrees(contents, trajectory, tmp_path):
+    def change(arrays):
+        header = json.loads(str(arrays["header"]))
+        del header["trees"], header["arrays"]
+        arrays["header"] = np.array(json.dumps(header))
+
+    assert_same(gf.Trajectory.load(rewrite(contents, tmp_path, change)), trajectory)
+
+
+@pytest.mark.parametrize(
+    ("observables", "match"),
+    [
+        ({"pair": (jnp.zeros(3), 2.0)}, "pair/1' is not an array"),
+        ({"a/b": jnp.zeros(3), "a": {"b": jnp.zeros(3)}}, "a/b' is there twice"),
+    ],
+)
+def test_observable_that_cannot_be_saved(observables, match, tmp_path, unchecked_types):
+    odd = trajectory_of(NETWORKS["dense"](), observables=observables)
+    with pytest.raises(ValueError, match=match):
         odd.save(tmp_path / "run.npz")
     assert os.listdir(tmp_path) == []
 
@@ -324,6 +357,9 @@ CHANGES = {
     ),
     "too many layers": edit_header(layers=3),
     "layers not a number": edit_header(layers="two"),
+    "pytrees without their arrays": edit_header(trees={"pair": [[0], [1]]}),
+    "names that are none": edit_header(arrays=[["ts"]]),
+    "pytrees of no kind": edit_header(trees=[["pair"]]),
     "header not a dictionary": lambda a: a.update(header=np.array("[]")),
     "header not JSON": lambda a: a.update(header=np.array("{")),
     "header not text": lambda a: a.update(header=np.zeros(3)),
@@ -331,6 +367,7 @@ CHANGES = {
     "no times": lambda a: a.pop("ts"),
     "no final weights": lambda a: [a.pop(k) for k in list(a) if k.startswith("final")],
     "one final weight missing": lambda a: a.pop("final/1"),
+    "no network weights": lambda a: [a.pop(k) for k in list(a) if k[:3] == "net"],
     "one network weight missing": lambda a: a.pop("networks/1"),
     "weights of another shape": lambda a: a.update({"final/0": np.zeros((2, 2))}),
     "other final weights": lambda a: a.update({"final/0": np.array(["a", "b"])}),

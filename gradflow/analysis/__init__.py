@@ -3,6 +3,14 @@
 from ._balance import layer_balance as layer_balance
 from ._balance import matrix_balance as matrix_balance
 from ._balance import unit_balance as unit_balance
+from ._binary_collapse import BinaryCollapse as BinaryCollapse
+from ._binary_collapse import binary_collapse as binary_collapse
+from ._bounds import margin_bound as margin_bound
+from ._bounds import rademacher_bound as rademacher_bound
+from ._classifier import ClassifierRelation as ClassifierRelation
+from ._classifier import classifier_relation as classifier_relation
+from ._classifier import classifier_residual as classifier_residual
+from ._complexity import normalised_loss as normalised_loss
 from ._complexity import path_norm as path_norm
 from ._complexity import product_of_norms as product_of_norms
 from ._complexity import ramp_loss as ramp_loss
@@ -23,6 +31,7 @@ from ._hessian import hessian_product as hessian_product
 from ._hessian import num_near_zero as num_near_zero
 from ._identities import sample_residual as sample_residual
 from ._identities import structural_residual as structural_residual
+from ._jacobian_rank import jacobian_rank as jacobian_rank
 from ._kinks import sliding_units as sliding_units
 from ._linearised import linearised_outputs as linearised_outputs
 from ._identities import euler_residual as euler_residual
@@ -36,6 +45,9 @@ from ._margins import margin_histogram as margin_histogram
 from ._margins import support as support
 from ._neural_collapse import NeuralCollapse as NeuralCollapse
 from ._neural_collapse import neural_collapse as neural_collapse
+from ._orthogonality import asymmetry as asymmetry
+from ._orthogonality import orthogonality_defect as orthogonality_defect
+from ._orthogonality import projection_defect as projection_defect
 from ._rank import distance_to_rank_one as distance_to_rank_one
 from ._rank import effective_rank as effective_rank
 from ._rank import singular_values as singular_values

@@ -1,13 +1,11 @@
 """Identities of homogeneous networks, and how exactly they hold."""
 
-from collections.abc import Callable
-
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._network import AbstractNetwork
 from .._problem import Problem
+from ._samples import of_samples
 
 
 def structural_residual(
@@ -31,7 +29,7 @@ def structural_residual(
         return jnp.stack([jnp.max(jnp.abs(side - outputs)) for side in sides])
 
     largest = jnp.max(jnp.abs(problem.outputs(network)))
-    return _of_samples(problem, network, difference).T / largest
+    return of_samples(problem, network, difference).T / largest
 
 
 def euler_residual(problem: Problem, network: AbstractNetwork) -> Float[Array, " N"]:
@@ -84,26 +82,4 @@ def sample_residual(
 
         return jnp.stack(list(map(of, gradients, network.weights)))
 
-    return _of_samples(problem, network, residual).T
-
-
-def _of_samples(
-    problem: Problem, network: AbstractNetwork, measure: Callable
-) -> Float[Array, "N layers"]:
-    """A function of the gradients of a sample's outputs by the weights, and of the
-    outputs, for all samples."""
-    problem.check(network)
-
-    def of_sample(x):
-        outputs, pullback = jax.vjp(
-            lambda w: network.with_weights(w)(x), network.weights
-        )
-        basis = jnp.eye(outputs.shape[0], dtype=outputs.dtype)
-        (gradients,) = jax.vmap(pullback)(basis)
-        return measure(gradients, outputs)
-
-    return jax.lax.map(of_sample, problem.dataset.inputs, batch_size=_BATCH)
-
-
-# Samples whose gradients are in memory at a time.
-_BATCH = 32
+    return of_samples(problem, network, residual).T

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from .._check import is_concrete
 from .._network import AbstractNetwork
 from .._network.pre_activations import features
 from .._problem import Problem
+from ._classes import classes_of
 
 Center: TypeAlias = Literal["classes", "samples"]
 
@@ -93,7 +93,7 @@ def neural_collapse(
         raise ValueError(
             "`network` has no hidden layer, whose features could collapse."
         )
-    classes, num_classes = _classes(problem)
+    classes, num_classes = classes_of(problem)
     outputs = problem.outputs(network)
     last = network.matrices[-1]
     if problem.dataset.signs:
@@ -155,24 +155,6 @@ class _Clouds(eqx.Module):
         products = (to_own + self.deviations) @ self.means.T
         squares = jnp.sum(self.means**2, axis=1)
         return jnp.argmin(squares[None] - 2 * products, axis=1)
-
-
-def _classes(problem: Problem) -> tuple[Int[Array, " N"], int]:
-    """Each sample's class, and their number."""
-    dataset = problem.dataset
-    if dataset.regression:
-        raise ValueError(
-            "`problem`: regression data have no classes that could collapse."
-        )
-    if dataset.num_classes is None:
-        classes, num_classes = (dataset.labels > 0).astype(jnp.int32), 2
-    else:
-        classes, num_classes = dataset.labels, dataset.num_classes
-    if is_concrete(classes):
-        empty = set(range(num_classes)) - set(classes.tolist())
-        if empty:
-            raise ValueError(f"`problem`: no sample of the classes {sorted(empty)}.")
-    return classes, num_classes
 
 
 def _nc1(clouds: _Clouds) -> Float[Array, ""]:
