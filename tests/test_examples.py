@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -16,12 +17,16 @@ def close_figures():
     plt.close("all")
 
 
-def _main(name):
+def _module(name):
     path = ROOT / "examples" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.main
+    return module
+
+
+def _main(name):
+    return _module(name).main
 
 
 def test_quickstart(tmp_path, capsys):
@@ -41,6 +46,66 @@ def test_flow_against_descent(tmp_path, capsys):
     assert abs(order - 1) < 0.1
     assert f"fitted order: {order:.3f}" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["flow_against_descent.png"]
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "square loss"])
+def test_neural_collapse(tmp_path, capsys, loss):
+    """At a tenth of the time that the page shows."""
+    example = _module("neural_collapse")
+    runs = example.main(tmp_path, time=100.0, losses={loss: example.LOSSES[loss]})
+    falls = {}
+    for (_, data), run in runs.items():
+        for name in example.MEASURES:
+            values = getattr(run.observables["collapse"], name)
+            values = values if values.ndim == 1 else values[:, -1]
+            falls[data, name] = float(values[0] / values[-1])
+    relations = runs[loss, "whitened"].observables["relations"]
+    simplex, frame = (float(relations[name][-1]) for name in ("simplex", "frame"))
+    nc2 = ("nc2_norms", "nc2_angles", "nc2_simplex")
+    assert all(falls["as they are", name] < 10 for name in nc2)
+    assert falls["whitened", "nc1"] > 1e6
+    assert falls["whitened", "nc3_product"] > 1e3
+    if loss == "cross-entropy":
+        assert all(falls["whitened", name] > 100 for name in (*nc2, "nc3"))
+        assert simplex < 1e-2 and frame > 0.4
+    else:
+        assert all(falls["whitened", name] > 10 for name in nc2)
+        assert falls["whitened", "nc3"] < 5
+        assert frame < 0.15 and simplex > 0.4
+    assert "the last layer at the end" in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "neural_collapse.png",
+        "neural_collapse_classifier.png",
+    ]
+
+
+def test_sgd_and_flow(tmp_path, capsys):
+    example = _module("sgd_and_flow")
+    results = example.main(tmp_path, steps=(5e-3,), seeds=2)
+    printed = capsys.readouterr().out
+    residual, rank = "residual", "distance to rank one"
+    (_, flow), (_, sgd) = results["digits"].values()
+    assert "digits: the residual of the first layer is at least 0.318" in printed
+    for along in (flow, sgd):
+        assert np.all(along[residual][..., 0] > 0.318)
+    # At rest both have the same: far from zero, and from rank one.
+    assert np.all(flow[residual][:, -1] > 0.7) and np.all(flow[rank][:, -1] > 0.4)
+    for name in (residual, rank):
+        np.testing.assert_allclose(
+            sgd[name][:, -1], np.repeat(flow[name][:, -1], 2, axis=0), atol=0.02
+        )
+    # At the constant step the first layer of SGD is nearer to rank one.
+    constant = slice(example.SAVES // 2, example.SAVES)
+    means = [along[rank][:, constant, 0].mean() for along in (flow, sgd)]
+    assert means[1] < means[0] - 0.05
+    (_, flow), (_, sgd) = results["copies"].values()
+    for name in (residual, rank):
+        assert np.all(flow[name][:, -1] < 1e-4)
+        assert np.all(sgd[name][:, -1] < 1e-10)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "sgd_and_flow_copies.png",
+        "sgd_and_flow_digits.png",
+    ]
 
 
 def test_readme(tmp_path, monkeypatch):
