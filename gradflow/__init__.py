@@ -35,8 +35,11 @@ from ._observables import NormDefect as NormDefect
 from ._observables import Point as Point
 from ._observables import Sharpness as Sharpness
 from ._observables import Stationarity as Stationarity
+from ._observe import observe as observe
 from ._polish import polish as polish
 from ._problem import Problem as Problem
+from ._report import Report as Report
+from ._report import report as report
 from ._results import RESULTS as RESULTS
 from ._results import PolishError as PolishError
 from ._results import SolveError as SolveError

@@ -29,15 +29,12 @@ from ._hessian import extreme_eigenvalues as extreme_eigenvalues
 from ._hessian import hessian_eigenvalues as hessian_eigenvalues
 from ._hessian import hessian_product as hessian_product
 from ._hessian import num_near_zero as num_near_zero
+from ._identities import euler_residual as euler_residual
 from ._identities import sample_residual as sample_residual
 from ._identities import structural_residual as structural_residual
 from ._jacobian_rank import jacobian_rank as jacobian_rank
 from ._kinks import sliding_units as sliding_units
 from ._linearised import linearised_outputs as linearised_outputs
-from ._identities import euler_residual as euler_residual
-from ._identities import sample_residual as sample_residual
-from ._identities import structural_residual as structural_residual
-from ._kinks import sliding_units as sliding_units
 from ._margins import average_separability as average_separability
 from ._margins import equal_margin_defect as equal_margin_defect
 from ._margins import interpolation_defect as interpolation_defect
@@ -52,15 +49,14 @@ from ._rank import distance_to_rank_one as distance_to_rank_one
 from ._rank import effective_rank as effective_rank
 from ._rank import singular_values as singular_values
 from ._rank import stable_rank as stable_rank
-from ._spectral_density import SpectralDensity as SpectralDensity
-from ._spectral_density import spectral_density as spectral_density
-from ._stationarity import stationarity_residual as stationarity_residual
-from ._tangent_kernel import gauss_newton_eigenvalues as gauss_newton_eigenvalues
-from ._tangent_kernel import tangent_kernel as tangent_kernel
 from ._representation import (
     representation_coefficients as representation_coefficients,
 )
 from ._representation import representation_residual as representation_residual
+from ._spectral_density import SpectralDensity as SpectralDensity
+from ._spectral_density import spectral_density as spectral_density
 from ._stationarity import stationarity_residual as stationarity_residual
 from ._summary import Summary as Summary
 from ._summary import summary as summary
+from ._tangent_kernel import gauss_newton_eigenvalues as gauss_newton_eigenvalues
+from ._tangent_kernel import tangent_kernel as tangent_kernel

@@ -1,5 +1,6 @@
 """Identities of homogeneous networks, and how exactly they hold."""
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 

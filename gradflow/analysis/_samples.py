@@ -9,8 +9,10 @@ from jaxtyping import Array, Num
 from .._network import AbstractNetwork
 from .._problem import Problem
 
-# Samples whose gradients are in memory at a time.
+# Samples whose gradients are in memory at a time, as long as these are no more numbers
+# than those of `_NUMBERS`.
 _BATCH = 32
+_NUMBERS = 2**22
 
 
 def of_samples(
@@ -28,4 +30,6 @@ def of_samples(
         (gradients,) = jax.vmap(pullback)(basis)
         return measure(gradients, outputs)
 
-    return jax.lax.map(of_sample, problem.dataset.inputs, batch_size=_BATCH)
+    numbers = network.out_size * sum(w.size for w in network.weights)
+    batch = max(1, min(_BATCH, _NUMBERS // numbers))
+    return jax.lax.map(of_sample, problem.dataset.inputs, batch_size=batch)

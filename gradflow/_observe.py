@@ -1,0 +1,59 @@
+"""Measuring along a run that is over."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from ._problem import Problem
+from ._trajectory import Trajectory
+from ._types import Observable
+
+
+def observe(
+    problem: Problem, trajectory: Trajectory, observables: Mapping[str, Observable]
+) -> Trajectory:
+    """Measures along the saved networks of a trajectory.
+
+    **Arguments:**
+
+    - `problem`: data and loss, those of the run or others: of test data, say.
+    - `trajectory`: with its networks.
+    - `observables`: a dictionary of functions `fn(problem, network)`.
+
+    **Returns:** the trajectory with these observables beside those that it had, which
+    they replace where names are the same.
+
+    **Raises:** `ValueError` where the networks were not saved, and for anything but a
+    dictionary of functions.
+    """
+    if trajectory.networks is None:
+        raise ValueError(
+            "`trajectory`: its networks were not saved, so nothing more can be "
+            "measured: run it again with `save_networks=True`."
+        )
+    if trajectory.ts.ndim != 1:
+        raise ValueError("`trajectory` holds several runs: use `jax.vmap`.")
+    if not isinstance(observables, Mapping) or not all(
+        callable(o) and not isinstance(o, type) for o in observables.values()
+    ):
+        raise ValueError(
+            "`observables` must be a dictionary from names to functions "
+            f"`fn(problem, network)`, got {observables!r}."
+        )
+    measured = _along(problem, trajectory.networks, dict(observables))
+    return dataclasses.replace(
+        trajectory, observables={**trajectory.observables, **measured}
+    )
+
+
+@eqx.filter_jit
+def _along(problem, networks, observables):
+    def at(weights):
+        network = networks.with_weights(weights)
+        values = {name: fn(problem, network) for name, fn in observables.items()}
+        return jax.tree.map(jnp.asarray, values)
+
+    return jax.lax.map(at, networks.weights)

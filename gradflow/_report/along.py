@@ -1,0 +1,73 @@
+"""What is measured along the whole run."""
+
+import dataclasses
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .._flow import AbstractFlow
+from .._network import AbstractNetwork
+from .._observe import observe
+from .._problem import Problem
+from .._trajectory import Trajectory
+from ..analysis import (
+    neural_collapse,
+    rho_eq,
+    sample_residual,
+    stable_rank,
+    stationarity_residual,
+)
+
+
+def measure_along(
+    problem: Problem, flow: AbstractFlow, trajectory: Trajectory, num_times: int
+) -> Trajectory:
+    """The trajectory at `num_times` of its times at most, with what the page draws."""
+    reached = np.flatnonzero(np.isfinite(np.asarray(trajectory.ts)))
+    chosen = np.unique(np.linspace(0, len(reached) - 1, num_times).round().astype(int))
+    rows = reached[chosen]
+    networks = trajectory.networks
+    assert networks is not None
+    few = dataclasses.replace(
+        trajectory,
+        ts=trajectory.ts[rows],
+        networks=networks.with_weights(tuple(w[rows] for w in networks.weights)),
+        observables={},
+        error=None,
+    )
+    num_norms = flow.norms(flow.init(trajectory.final)).size
+    observables = {
+        "rho": _rho,
+        "rho_eq": eqx.Partial(
+            rho_eq,
+            weight_decay=jnp.asarray(flow.weight_decay, few.ts.dtype),
+            num_norms=num_norms,
+        ),
+        "stationarity_residual": stationarity_residual,
+        "sample_residual": _mean_sample_residual,
+        "stable_rank": stable_rank,
+    }
+    if can_collapse(problem, trajectory.final):
+        observables["neural_collapse"] = neural_collapse
+    return observe(problem, few, observables)
+
+
+def can_collapse(problem: Problem, network: AbstractNetwork) -> bool:
+    """Whether there are features and classes, each with a sample."""
+    if problem.dataset.regression or len(network.weights) < 2:
+        return False
+    present = len(np.unique(np.asarray(problem.dataset.labels)))
+    return present == (problem.dataset.num_classes or 2)
+
+
+def _rho(problem: Problem, network: AbstractNetwork) -> Float[Array, ""]:
+    del problem
+    return jnp.prod(network.norms)
+
+
+def _mean_sample_residual(
+    problem: Problem, network: AbstractNetwork
+) -> Float[Array, " layers"]:
+    return jnp.nanmean(sample_residual(problem, network), axis=1)

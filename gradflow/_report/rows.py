@@ -1,0 +1,164 @@
+"""What holds at the end of a run, beside what theory says."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from .._flow import AbstractFlow, GradientFlow, PolarGradientFlow
+from .._network import AbstractNetwork
+from .._observables import Point, Stationarity
+from .._problem import Problem
+from .._trajectory import Trajectory
+from ..analysis import (
+    average_separability,
+    distance_to_rank_one,
+    equal_margin_defect,
+    growth_violations,
+    layer_balance,
+    multiplier,
+    representation_residual,
+    stable_rank,
+    structural_residual,
+    support,
+)
+from .along import can_collapse
+from .row import Row
+
+
+def rows_at_end(problem: Problem, flow: AbstractFlow, along: Trajectory) -> list[Row]:
+    """The rows of the table but those of the spectrum."""
+    final = along[-1]
+    measured = jax.tree.map(np.asarray, _measure(problem, flow, final))
+    rho, rho_eq = (along.observables[name] for name in ("rho", "rho_eq"))
+    violations = np.sum(growth_violations(rho, rho_eq, rtol=1e-4))
+    rho, rho_eq = np.asarray(rho), np.asarray(rho_eq)
+    num_norms = np.size(flow.norms(flow.init(final)))
+    rows = [
+        Row("rho", "ρ", rho[-1], rho_eq[-1], "SQ 5, M112 7"),
+        Row("growth_violations", "times that ρ left ρ_eq", violations, 0, "M112 §3"),
+        Row(
+            "average_separability",
+            "average separability",
+            measured["average_separability"],
+            "> 0",
+            "M112 §3",
+        ),
+        Row(
+            "multiplier",
+            "multiplier ν",
+            measured["multiplier"],
+            np.asarray(flow.weight_decay) * np.abs(rho[-1]) ** (2 / num_norms),
+            "M112 6",
+        ),
+        Row("stationarity", "stationarity", measured["stationarity"], 0),
+        Row(
+            "structural_residual",
+            "structural lemma",
+            measured["structural_residual"],
+            0,
+            "T3 3, M112 1",
+        ),
+        Row(
+            "representation_residual",
+            "V = Σ α ∂f/∂V",
+            measured["representation_residual"],
+            0,
+            "M112 29",
+        ),
+        Row(
+            "sample_residual",
+            "∂f/∂V = V f, mean",
+            np.asarray(along.observables["sample_residual"])[-1],
+            "0 if SGD rests",
+            "M112 40",
+        ),
+        *_balance(problem, flow, along),
+        Row("stable_rank", "stable rank", measured["stable_rank"], "1 if SGD rests"),
+        Row(
+            "distance_to_rank_one",
+            "distance to rank one",
+            measured["distance_to_rank_one"],
+            "0 if SGD rests",
+            "M112 Lemma 6",
+        ),
+    ]
+    if not problem.dataset.regression:
+        rows += [
+            Row("train_error", "train error", 1 - measured["accuracy"]),
+            Row(
+                "margin_min",
+                "smallest margin",
+                measured["margin_min"],
+                1 / rho[-1] if problem.loss.attains_infimum else None,
+                "M112 §1.2" if problem.loss.attains_infimum else "",
+            ),
+            Row(
+                "margin_mean",
+                "mean margin",
+                measured["margin_mean"],
+                1 / rho[-1] if problem.loss.attains_infimum else None,
+            ),
+            Row("support", "samples near the smallest", measured["support"]),
+            Row(
+                "equal_margin_defect",
+                "spread of the margins",
+                measured["equal_margin_defect"],
+                0 if problem.loss.attains_infimum else None,
+                "M112 Prop. 1" if problem.loss.attains_infimum else "",
+            ),
+        ]
+    if can_collapse(problem, final):
+        series = along.observables["neural_collapse"]
+        collapse = jax.tree.map(lambda x: np.asarray(x)[-1], series)
+        rows += [
+            Row("nc1", "NC1, each hidden layer", collapse.nc1, 0, "M112 §5"),
+            Row("nc4", "NC4", collapse.nc4, 0),
+        ]
+        if (problem.dataset.num_classes or 2) > 2:
+            # The means of two classes are always a simplex.
+            rows += [
+                Row("nc2_simplex", "NC2, simplex", collapse.nc2_simplex, 0),
+                Row("nc3_product", "NC3, last layer", collapse.nc3_product, 0),
+            ]
+    return rows
+
+
+def _balance(problem: Problem, flow: AbstractFlow, along: Trajectory) -> list[Row]:
+    """Conserved, or decaying, in the gradient flow."""
+    if not isinstance(flow, GradientFlow | PolarGradientFlow):
+        return []
+    before, after = (np.asarray(layer_balance(problem, along[i])) for i in (0, -1))
+    if not before.size:
+        return []
+    passed = float(along.ts[-1] - along.ts[0])
+    expected = before * np.exp(-4 * np.asarray(flow.weight_decay) * passed)
+    return [Row("layer_balance", "balance of layers", after, expected, "M112 Lemma 3")]
+
+
+@eqx.filter_jit
+def _measure(
+    problem: Problem, flow: AbstractFlow, network: AbstractNetwork
+) -> dict[str, PyTree]:
+    state = flow.project(flow.init(network))
+    point = Point(problem, flow, 0.0, state, network)
+    measured: dict[str, PyTree] = {
+        "average_separability": average_separability(problem, network),
+        "multiplier": multiplier(problem, network),
+        "stationarity": Stationarity()(point),
+        "structural_residual": jnp.max(structural_residual(problem, network), axis=1),
+        "representation_residual": representation_residual(problem, network),
+        "stable_rank": stable_rank(problem, network),
+        "distance_to_rank_one": distance_to_rank_one(problem, network),
+    }
+    if not problem.dataset.regression:
+        margins = problem.margins(network)
+        measured |= {
+            "accuracy": problem.accuracy(network),
+            "margin_min": jnp.min(margins),
+            "margin_mean": jnp.mean(margins),
+            "support": jnp.sum(support(problem, network)),
+            "equal_margin_defect": equal_margin_defect(problem, network),
+        }
+    return measured
