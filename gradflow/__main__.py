@@ -18,6 +18,7 @@ from ._job import Job, Outcome, run
 from ._loss import AbstractLoss, ExponentialLoss, LogisticLoss, SquareLoss
 from ._network import Dense, ReLU
 from ._problem import Problem
+from ._report import Report, report
 from ._results import SolveError
 from .datasets import Dataset
 
@@ -57,7 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(_table(outcome))
     if not math.isfinite(outcome.descent_summary["structural_residual"]):
         print("The outputs of the descent vanish, its units have died: lower `--step`.")
-    _write(job, outcome, options)
+    measured = report(job.problem, job.flow, outcome.flow)
+    print(f"\nThe flow in detail.\n{measured!r}\n")
+    _write(job, outcome, measured, options)
     print(f"Figures and summary.json are in {options.out}")
     return 0
 
@@ -164,7 +167,9 @@ def _table(outcome: Outcome) -> str:
     return "\n".join([f"{'':24}{'flow':>14}{'descent':>14}", *rows])
 
 
-def _write(job: Job, outcome: Outcome, options: argparse.Namespace) -> None:
+def _write(
+    job: Job, outcome: Outcome, measured: Report, options: argparse.Namespace
+) -> None:
     problem, flow = job.problem, outcome.flow
     figures = {
         "rho": plot.rho(flow).figure,
@@ -173,6 +178,7 @@ def _write(job: Job, outcome: Outcome, options: argparse.Namespace) -> None:
             problem, {"start": job.network, "end of the flow": flow.final}
         ).figure,
         "flow_against_descent": plot.flow_against_descent(flow, outcome.descent),
+        "report": measured.figure(),
     }
     for name, figure in figures.items():
         figure.savefig(options.out / f"{name}.png", dpi=150)
@@ -180,22 +186,20 @@ def _write(job: Job, outcome: Outcome, options: argparse.Namespace) -> None:
     summary = {
         **outcome.flow_summary,
         "descent": outcome.descent_summary,
+        "report": measured.values,
         "settings": settings,
     }
     text = json.dumps(_without_nan(summary), indent=2, ensure_ascii=False)
     (options.out / "summary.json").write_text(text + "\n", encoding="utf-8")
 
 
-def _without_nan(summary: dict[str, Any]) -> dict[str, Any]:
+def _without_nan(value: Any) -> Any:
     """JSON has no NaN: figures that are not defined become null."""
-    return {
-        name: _without_nan(value)
-        if isinstance(value, dict)
-        else None
-        if isinstance(value, float) and not math.isfinite(value)
-        else value
-        for name, value in summary.items()
-    }
+    if isinstance(value, dict):
+        return {name: _without_nan(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from gradflow.__main__ import main
 # 20, is the same everywhere, so that runs which differ in nothing else share it.
 SMALL = ("--per-class", "3", "--widths", "5", "--time", "0.02", "--step", "0.001")
 SMALL = (*SMALL, "--smoothing", "0.1")
-FIGURES = ("rho", "loss", "margins", "flow_against_descent")
+FIGURES = ("rho", "loss", "margins", "flow_against_descent", "report")
 NUMBERS = (
     "time",
     "rho",

@@ -10,7 +10,6 @@ from .._network import AbstractNetwork, Conv
 from .._problem import Problem
 from ..analysis import (
     SpectralDensity,
-    extreme_eigenvalues,
     flat_directions,
     hessian_eigenvalues,
     num_near_zero,
@@ -34,8 +33,9 @@ def measure_spectrum(
         smallest, largest = finite[0], finite[-1]
         zeros = np.asarray(num_near_zero(spectrum))
     else:
-        spectrum, ends = _density(problem, flow, network)
-        smallest, largest = np.asarray(ends.smallest), np.asarray(ends.largest)
+        spectrum = _density(problem, flow, network)
+        points = np.asarray(spectrum.points)[np.isfinite(spectrum.points)]
+        smallest, largest = np.min(points), np.max(points)
         zeros = np.asarray(spectrum.num_near_zero()[0])
     rows = [
         Row("hessian_smallest", "smallest eigenvalue", smallest, "≥ 0 at a minimum"),
@@ -66,7 +66,4 @@ def _all(problem: Problem, flow: AbstractFlow, network: AbstractNetwork):
 
 @eqx.filter_jit
 def _density(problem: Problem, flow: AbstractFlow, network: AbstractNetwork):
-    return (
-        spectral_density(problem, network, flow=flow),
-        extreme_eigenvalues(problem, network, flow=flow),
-    )
+    return spectral_density(problem, network, flow=flow)
