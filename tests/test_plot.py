@@ -173,6 +173,61 @@ def test_flow_against_descent(slow):
     assert right.get_yscale() == "log" and right.get_ylabel() and right.get_xlabel()
 
 
+def test_layers(slow):
+    norms = {"norms": lambda problem, network: network.norms}
+    measured = gf.observe(problem(), slow, norms)
+    axes = gf.plot.layers(measured, "norms")
+    assert labels_of(axes) == ["layer 1", "layer 2"]
+    for k, line in enumerate(axes.lines):
+        np.testing.assert_array_equal(
+            points(line), [slow.ts, measured.observables["norms"][:, k]]
+        )
+    # Values of one order of magnitude.
+    assert axes.get_yscale() == "linear" and axes.get_ylabel() == "norms"
+    wide = dataclasses.replace(
+        slow, observables={"wide": jnp.logspace(0, -3, 42).reshape(21, 2)}
+    )
+    axes = gf.plot.layers(wide, "wide", ylabel="label")
+    assert axes.get_yscale() == "log" and axes.get_ylabel() == "label"
+    with pytest.raises(ValueError, match="`name`"):
+        gf.plot.layers(slow, "rho")
+    with pytest.raises(ValueError, match="no observable 'other'"):
+        gf.plot.layers(slow, "other")
+
+
+def test_spectrum():
+    values = jnp.asarray([-0.5, -0.4, 0.0, 1e-12, 0.01, 1.0, 1.0, 3.0, jnp.inf])
+    axes = gf.plot.spectrum(values)
+    assert labels_of(axes) == ["positive", "negative", "zero"]
+    heights = [sum(p.get_height() for p in group) for group in axes.containers]
+    assert heights == [4, 2, 2]
+    # A density has weights, on average over its vectors.
+    density = gf.analysis.SpectralDensity(
+        jnp.asarray([[0.1, 2.0], [0.2, jnp.inf]]), jnp.asarray([[3.0, 7.0], [8.0, 0]])
+    )
+    axes = gf.plot.spectrum(density)
+    assert labels_of(axes) == ["positive"]
+    np.testing.assert_allclose(
+        sum(patch.get_height() for patch in axes.patches), (3 + 7 + 8) / 2
+    )
+    # Nothing but zeros.
+    assert labels_of(gf.plot.spectrum(jnp.zeros(3))) == ["zero"]
+
+
+def test_neural_collapse(slow):
+    measured = gf.observe(
+        problem(), slow, {"neural_collapse": gf.analysis.neural_collapse}
+    )
+    collapse = measured.observables["neural_collapse"]
+    axes = gf.plot.neural_collapse(measured)
+    lines = {line.get_label(): line for line in axes.lines}
+    np.testing.assert_array_equal(points(lines["NC1"]), [slow.ts, collapse.nc1[:, -1]])
+    # Those of two classes are zero up to rounding.
+    assert not {"NC2", "NC3"} & set(lines)
+    with pytest.raises(ValueError, match="`trajectory`.*'neural_collapse'"):
+        gf.plot.neural_collapse(slow)
+
+
 def test_figures_can_be_drawn(slow, fast, tmp_path):
     gf.plot.flow_against_descent(slow, slow).savefig(tmp_path / "same.png")
     gf.plot.rho(slow).figure.savefig(tmp_path / "rho.png")
