@@ -19,6 +19,8 @@ from ._distance import relative_distance as relative_distance
 from ._equilibrium import rho_eq as rho_eq
 from ._growth import log_time_of_rho as log_time_of_rho
 from ._growth import rho_of_log_time as rho_of_log_time
+from ._growth_fit import GrowthFit as GrowthFit
+from ._growth_fit import fit_growth as fit_growth
 from ._identities import sample_residual as sample_residual
 from ._identities import structural_residual as structural_residual
 from ._jacobian_rank import jacobian_rank as jacobian_rank
