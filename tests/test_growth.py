@@ -89,13 +89,35 @@ def test_times_beyond_all_numbers(layers):
     np.testing.assert_allclose(again, u, rtol=1e-13)
 
 
-def test_derivative():
-    """dρ / d log t = t f exp(-ρ f) for one layer."""
-    slope = jax.grad(lambda log_t: gf.analysis.rho_of_log_time(log_t, 1.0, margin=0.5))
-    log_t = 2.0
-    rho_then = gf.analysis.rho_of_log_time(log_t, 1.0, margin=0.5)
-    expected = np.exp(log_t) * 0.5 * np.exp(-rho_then * 0.5)
-    np.testing.assert_allclose(slope(log_t), expected, rtol=1e-10)
+def test_a_start_beyond_all_numbers():
+    """e^u / u - e^u_0 / u_0 to first order."""
+    log_t = gf.analysis.log_time_of_rho(4001.0, 4000.0, layers=2)
+    expected = 4001 + np.log((1 / 4001 - np.exp(-1) / 4000) / 2)
+    np.testing.assert_allclose(log_t - expected, 0, atol=1e-3)
+
+
+@pytest.mark.parametrize("start", [1.0, 5.0])
+def test_derivatives(start):
+    """For one layer dρ / d log t = t f exp(-ρ f), and the second is that times the
+    rest of 1 less f times the first; also where u_0 = ρ_0 f is larger than 1."""
+    f, log_t = 0.5, 4.0
+
+    def rho_at(log_t):
+        return gf.analysis.rho_of_log_time(log_t, start, margin=f)
+
+    first = np.exp(log_t) * f * np.exp(-rho_at(log_t) * f)
+    np.testing.assert_allclose(jax.grad(rho_at)(log_t), first, rtol=1e-10)
+    second = jax.grad(jax.grad(rho_at))(log_t)
+    np.testing.assert_allclose(second, first * (1 - f * first), rtol=1e-9)
+    by_start = jax.grad(gf.analysis.rho_of_log_time, 1)(log_t, start, margin=f)
+    expected = np.exp(f * (start - rho_at(log_t)))
+    np.testing.assert_allclose(by_start, expected, rtol=1e-10)
+
+
+def test_derivative_before_anything_has_grown():
+    at_start = jax.value_and_grad(gf.analysis.rho_of_log_time, (0, 1))
+    assert at_start(-60.0, 5.0) == (5.0, (0.0, 1.0))
+    assert jnp.isnan(gf.analysis.rho_of_log_time(jnp.nan, 5.0))
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,15 @@ def test_a_sample_that_no_unit_sees():
     np.testing.assert_array_equal(rank(problem, network)[:, 0], 0)
 
 
+def test_an_output_without_weights():
+    """Its gradients vanish below the last layer, and those of the others count."""
+    problem, network = problem_for("dense", 3), network_of("dense", outputs=3)
+    *hidden, last = network.weights
+    muted = network.with_weights((*hidden, last.at[1].set(0.0)))
+    np.testing.assert_array_equal(rank(problem, muted), rank(problem, network))
+    np.testing.assert_array_equal(rank(problem, muted)[0], 1)
+
+
 def test_smoothed_kinks():
     """Their rows are the rank that a threshold above the smoothing leaves out."""
     problem, network = problem_for("dense"), network_of("dense", 0.1)

@@ -23,6 +23,8 @@ from ._flat_directions import FlatDirections as FlatDirections
 from ._flat_directions import flat_directions as flat_directions
 from ._growth import log_time_of_rho as log_time_of_rho
 from ._growth import rho_of_log_time as rho_of_log_time
+from ._growth_fit import GrowthFit as GrowthFit
+from ._growth_fit import fit_growth as fit_growth
 from ._growth_violations import growth_violations as growth_violations
 from ._hessian import ExtremeEigenvalues as ExtremeEigenvalues
 from ._hessian import extreme_eigenvalues as extreme_eigenvalues

@@ -1,5 +1,8 @@
 """How the scale of a network grows under an exponential loss."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optimistix as optx
@@ -65,25 +68,43 @@ def rho_of_log_time(
     For one layer it is $\log(e^{\rho_0 f} + f^2 t) / f$, for two the inverse of a
     logarithmic integral. By bisection, to rounding.
 
-    **Returns:** $\rho$ at the time whose logarithm, of any size, is `log_t`.
+    **Returns:** $\rho$ at the time whose logarithm, of any size, is `log_t`; NaN where
+    an argument is.
     """
-    log_t = jnp.asarray(log_t, float)
-    start = jnp.asarray(rho_0, float)
+    log_t, start, f = (jnp.asarray(x, float) for x in (log_t, rho_0, margin))
+    return _inverse(log_t, start, f, layers)
 
-    def excess(rho, _):
-        return log_time_of_rho(rho, rho_0, margin=margin, layers=layers) - log_t
 
+def _excess(rho, log_t, start, margin, layers: int) -> Float[Array, ""]:
+    return log_time_of_rho(rho, start, margin=margin, layers=layers) - log_t
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
+def _inverse(log_t, start, margin, layers: int) -> Float[Array, ""]:
     # The integral grows almost like e^u.
     late = jnp.maximum(log_t + jnp.log(layers) + 2 / layers * jnp.log(margin), 0)
-    solution = optx.root_find(
-        excess,
-        optx.Bisection(rtol=1e-14, atol=0.0),
+    rho = optx.root_find(
+        lambda rho, _: _excess(rho, log_t, start, margin, layers),
+        optx.Bisection(rtol=1e-14, atol=0.0, flip=False),
         start,
         options={"lower": start, "upper": start + (10 + 2 * late) / margin},
         max_steps=200,
         throw=False,
-    )
-    return solution.value
+    ).value
+    unknown = jnp.isnan(_excess(rho, log_t, start, margin, layers))
+    return jnp.where(unknown, jnp.nan, rho)
+
+
+@_inverse.defjvp
+def _inverse_jvp(layers, primals, tangents):
+    """By the theorem of implicit functions, which at the start says nothing."""
+    rho = _inverse(*primals, layers)
+    of_primals = functools.partial(_excess, rho, layers=layers)
+    _, rest = jax.jvp(of_primals, primals, tangents)
+    slope = jax.grad(_excess)(rho, *primals, layers)
+    at_start = rho == primals[1]
+    change = -rest / jnp.where(at_start, 1, slope)
+    return rho, jnp.where(at_start, tangents[1], change)
 
 
 def _log_integral(u, u_0, layers: int) -> Float[Array, ""]:
@@ -95,12 +116,17 @@ def _log_integral(u, u_0, layers: int) -> Float[Array, ""]:
         return half * jnp.sum(_WEIGHTS * function(lower + half * (1 + _NODES)))
 
     # Up to 1 in the logarithm of v, in which what is singular at 0 is smooth.
-    knee = jnp.clip(1.0, u_0, u)
     low = quadrature(
-        lambda w: jnp.exp(jnp.exp(w) + (1 - power) * w), jnp.log(u_0), jnp.log(knee)
+        lambda w: jnp.exp(jnp.exp(w) + (1 - power) * w),
+        jnp.log(jnp.minimum(u_0, 1)),
+        jnp.log(jnp.minimum(u, 1)),
     )
     # From there on in the distance from the end, without a number as large as e^u.
-    high = quadrature(
-        lambda s: jnp.exp(-s) * (u - s) ** -power, 0.0, jnp.minimum(u - knee, _REACH)
-    )
-    return jnp.logaddexp(jnp.log(low), u + jnp.log(high))
+    reach = jnp.minimum(u - jnp.clip(1.0, u_0, u), _REACH)
+    high = quadrature(lambda s: jnp.exp(-s) * (u - s) ** -power, 0.0, reach)
+    return jnp.logaddexp(_safe_log(low), u + _safe_log(high))
+
+
+def _safe_log(x: Float[Array, ""]) -> Float[Array, ""]:
+    """The logarithm with derivative 0, instead of NaN, of a part that is not there."""
+    return jnp.where(x > 0, jnp.log(jnp.where(x > 0, x, 1)), -jnp.inf)
