@@ -13,6 +13,7 @@ import equilibrium
 import filippov_check
 import jax
 import known_error
+import observing
 import order
 import overhead
 import scaling
@@ -23,6 +24,7 @@ BENCHMARKS = {
     module.__name__: module
     for module in (
         overhead,
+        observing,
         compile_time,
         scaling,
         known_error,
