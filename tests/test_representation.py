@@ -70,3 +70,32 @@ def test_where_the_slopes_cancel():
     problem = gf.Problem(data, gf.SquareLoss())
     assert jnp.all(jnp.isnan(coefficients(problem, network)))
     assert jnp.all(jnp.isnan(residual(problem, network)))
+
+
+@pytest.mark.parametrize("signs", [(1, 1, 1), (1, -1, -1)])
+@pytest.mark.parametrize("depth", [3, 4])
+def test_critical_points_of_diagonal_networks(depth, signs):
+    """For one sample, |V_k^i|^(L - 2) = f / x^i for all layers k, or 0.
+
+    M112 (72) prints x^i / f. That follows from V_k^i f = x^i times the product of the
+    other layers only where the fraction is turned over.
+    """
+    x = np.array([1.0, 0.5, 2.0, 3.0])
+
+    def network(entries):
+        unit = entries / np.linalg.norm(entries)
+        factors = [*signs, *[1] * (depth - 3)]
+        layers = tuple(jnp.asarray(s * unit) for s in factors)
+        return gf.Diagonal.from_weights(layers, activation=gf.Identity())
+
+    where = gf.Problem(gf.Dataset(jnp.asarray(x[None]), jnp.ones(1)), gf.SquareLoss())
+    active = np.array([1.0, 1.0, 0.0, 1.0])
+    critical = network(active * x ** (-1 / (depth - 2)))
+    printed = network(active * x)
+    for measure in (
+        gf.analysis.stationarity_residual,
+        gf.analysis.representation_residual,
+        lambda p, n: gf.analysis.sample_residual(p, n)[:, 0],
+    ):
+        np.testing.assert_allclose(measure(where, critical), 0, atol=1e-14)
+        assert np.min(measure(where, printed)) > 0.01
