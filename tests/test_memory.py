@@ -21,45 +21,30 @@ def at(problem, network):
     return gf.Point(problem, FLOW, jnp.zeros(()), network.weights, network)
 
 
-# All that is not made of all pairs of samples or of weights.
+# Those that take gradients, or several arrays of the size of the data. What is made of
+# all pairs of samples or weights says so.
 MEASURES = {
     **{
         name: getattr(a, name)
         for name in (
-            "average_separability",
-            "distance_to_rank_one",
-            "effective_rank",
-            "equal_margin_defect",
             "euler_residual",
             "extreme_eigenvalues",
-            "interpolation_defect",
             "jacobian_rank",
-            "layer_balance",
-            "multiplier",
             "neural_collapse",
             "normalised_loss",
-            "path_norm",
-            "product_of_norms",
             "rademacher_bound",
             "representation_residual",
-            "rho_dot",
             "rho_eq",
             "sample_residual",
-            "singular_values",
             "sliding_units",
-            "spectral_complexity",
             "spectral_density",
-            "stable_rank",
             "stationarity_residual",
             "structural_residual",
-            "support",
-            "unit_balance",
         )
     },
     "classifier_relation": functools.partial(a.classifier_relation, weight_decay=0.1),
     "hessian_product": lambda p, n: a.hessian_product(p, n, n.weights),
     "margin_bound": functools.partial(a.margin_bound, margin=0.1),
-    "ramp_loss": functools.partial(a.ramp_loss, margin=0.1),
     "Stationarity": lambda p, n: gf.Stationarity()(at(p, n)),
     "Sharpness": lambda p, n: gf.Sharpness()(at(p, n)),
 }
