@@ -48,7 +48,10 @@ def test_flow_against_descent(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["flow_against_descent.png"]
 
 
-@pytest.mark.parametrize("loss", ["cross-entropy", "square loss"])
+@pytest.mark.parametrize(
+    "loss",
+    ["cross-entropy", pytest.param("square loss", marks=pytest.mark.slow)],
+)
 def test_neural_collapse(tmp_path, capsys, loss):
     """At a tenth of the time that the page shows."""
     example = _module("neural_collapse")
