@@ -70,3 +70,13 @@ def test_where_the_slopes_cancel():
     problem = gf.Problem(data, gf.SquareLoss())
     assert jnp.all(jnp.isnan(coefficients(problem, network)))
     assert jnp.all(jnp.isnan(residual(problem, network)))
+
+
+def test_a_layer_of_zeros_has_no_direction():
+    network = network_of("dense")
+    network = network.with_weights((*network.weights[:-1], jnp.zeros((1, 3))))
+    for measure in (
+        gf.analysis.representation_residual,
+        gf.analysis.stationarity_residual,
+    ):
+        assert jnp.all(jnp.isnan(measure(problem_for("dense"), network)))
