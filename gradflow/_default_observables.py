@@ -52,7 +52,7 @@ def default_observables(
         "norm_defect": NormDefect(),
     }
     if isinstance(problem.loss, SquareLoss):
-        observables["rho_eq"] = _Equilibrium()
+        observables["rho_eq"] = Equilibrium()
     if not problem.dataset.regression:
         observables["margin_min"] = _margin_min
         observables["margin_mean"] = _margin_mean
@@ -60,7 +60,7 @@ def default_observables(
     return observables
 
 
-class _Equilibrium(AbstractObservable):
+class Equilibrium(AbstractObservable):
     r"""$\rho_{eq}$ of the flow's own norms and weight decay."""
 
     def __call__(self, point: Point) -> Float[Array, ""]:

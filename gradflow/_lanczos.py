@@ -38,7 +38,8 @@ class Krylov(eqx.Module):
         index = jnp.arange(self.alphas.shape[0])
         unused = index >= self.size
         # Those not in use go above all others, by Gershgorin's theorem.
-        bound = 1 + 4 * jnp.max(jnp.abs(jnp.append(self.alphas, self.betas)))
+        size = jnp.max(jnp.abs(jnp.append(self.alphas, self.betas)))
+        bound = 5 * jnp.where(size > 0, size, 1)
         inner = jnp.where(index < self.size - 1, self.betas, 0)[:-1]
         values, vectors = jnp.linalg.eigh(
             jnp.diag(jnp.where(unused, bound, self.alphas))

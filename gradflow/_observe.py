@@ -7,6 +7,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from ._check import check_instance
+from ._observables import AbstractObservable
 from ._problem import Problem
 from ._trajectory import Trajectory
 from ._types import Observable
@@ -26,9 +28,12 @@ def observe(
     **Returns:** the trajectory with these observables beside those that it had, which
     they replace where names are the same.
 
-    **Raises:** `ValueError` where the networks were not saved, and for anything but a
-    dictionary of functions.
+    **Raises:** `ValueError` where the networks were not saved, for anything but a
+    dictionary of functions, and for observables of a flow's state, such as
+    `NormDefect()`.
     """
+    check_instance("problem", problem, Problem)
+    check_instance("trajectory", trajectory, Trajectory)
     if trajectory.networks is None:
         raise ValueError(
             "`trajectory`: its networks were not saved, so nothing more can be "
@@ -43,6 +48,12 @@ def observe(
             "`observables` must be a dictionary from names to functions "
             f"`fn(problem, network)`, got {observables!r}."
         )
+    for name, observable in observables.items():
+        if isinstance(observable, AbstractObservable):
+            raise ValueError(
+                f"`observables`: {name!r} is measured of a flow and its state, which a "
+                "trajectory does not hold. Give it as `observe` to the run itself."
+            )
     measured = _along(problem, trajectory.networks, dict(observables))
     return dataclasses.replace(
         trajectory, observables={**trajectory.observables, **measured}
@@ -54,6 +65,11 @@ def _along(problem, networks, observables):
     def at(weights):
         network = networks.with_weights(weights)
         values = {name: fn(problem, network) for name, fn in observables.items()}
+        for name, value in values.items():
+            if not jax.tree.leaves(value):
+                raise ValueError(
+                    f"`observables`: {name!r} returns {value!r}, not an array."
+                )
         return jax.tree.map(jnp.asarray, values)
 
     return jax.lax.map(at, networks.weights)

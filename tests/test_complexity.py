@@ -117,3 +117,13 @@ def test_arguments_that_do_not_fit():
         analysis.ramp_loss(problem, network, margin=0.0)
     with pytest.raises(ValueError, match="`p`"):
         analysis.product_of_norms(problem, network, p=-1.0)
+
+
+def test_path_norm_of_any_size():
+    """Though the squares of the products are beyond double precision."""
+    network, problem = network_of("dense"), problem_for("dense")
+    expected = gf.analysis.path_norm(problem, network)
+    for scale in (1e-80, 1e80):
+        weights = tuple(w * scale for w in network.weights)
+        found = gf.analysis.path_norm(problem, network.with_weights(weights))
+        np.testing.assert_allclose(found / scale**3, expected, rtol=1e-12)

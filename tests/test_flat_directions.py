@@ -174,3 +174,27 @@ def test_transformed_and_bad_arguments():
     conv = network_of("conv").with_activation(LINEAR)
     with pytest.raises(ValueError, match="convolutions"):
         predicted(problem_for("conv"), conv)
+
+
+def test_without_hidden_layers():
+    where, matrix = whitened(3)
+    counts = predicted(where, linear([matrix]), 0.1)
+    assert counts.symmetry == 0 and counts.interpolation == 0
+
+
+def test_smoothed_kinks_tie_the_scales_of_lower_units():
+    """Rescaling a unit leaves the function as it is, or not."""
+    where = problem_for("dense")
+    for smoothing, free in ((0.0, (1, 2)), (0.1, (2,))):
+        network, count = network_of("dense", smoothing), 0
+        for layer in (1, 2):
+            factors = jnp.ones(network.weights[layer - 1].shape[0]).at[0].set(3.0)
+            weights = list(network.weights)
+            weights[layer] = network.scale_fan_in(layer, weights[layer], factors)
+            weights[layer - 1] = weights[layer - 1] / factors[:, None]
+            rescaled = network.with_weights(tuple(weights))
+            change = where.outputs(rescaled) - where.outputs(network)
+            is_free = np.max(np.abs(change)) < 1e-14
+            assert is_free == (layer in free)
+            count += is_free * factors.size
+        assert predicted(where, network).symmetry == count

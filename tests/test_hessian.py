@@ -251,3 +251,18 @@ def test_bad_arguments():
         gf.analysis.num_near_zero(jnp.ones(2), rtol=-1.0)
     with pytest.raises(ValueError, match="`network`"):
         gf.analysis.hessian_eigenvalues(where, network_of("conv", 0.1))
+
+
+def test_small_eigenvalues_keep_their_digits():
+    r"""One direction $x$ fitted by $\rho x$: $e^{-\rho \langle V, x \rangle}$ has the
+    second derivatives $e^{-\rho}$ by $\rho$ and $\rho e^{-\rho}$ along the sphere."""
+    data = gf.Dataset(np.full((2, 4), 0.5), np.ones(2))
+    where, flow = gf.Problem(data, gf.ExponentialLoss("mean")), gf.LagrangeFlow()
+    fitted = gf.Dense.from_weights([jnp.full((1, 4), 30.0)])
+    expected = np.exp(-60) * np.array([1, 60, 60, 60])
+    found = eigenvalues(where, fitted, flow)
+    np.testing.assert_allclose(found[:4], expected, rtol=1e-10)
+    assert found[4] == jnp.inf
+    ends = gf.analysis.extreme_eigenvalues(where, fitted, flow=flow)
+    np.testing.assert_allclose(ends.smallest, expected[0], rtol=1e-10)
+    np.testing.assert_allclose(ends.largest, expected[-1], rtol=1e-10)

@@ -411,3 +411,12 @@ def test_single_precision_stays(kind, name):
 
     shapes = eqx.filter_eval_shape(everything, problem, network)
     assert {x.dtype for x in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
+
+
+def test_sample_residuals_do_not_depend_on_the_norms():
+    problem, network = problem_for("dense"), network_of("dense")
+    expected = gf.analysis.sample_residual(problem, network)
+    for scale in (1e-90, 1e90):
+        weights = tuple(w * scale for w in network.weights)
+        found = gf.analysis.sample_residual(problem, network.with_weights(weights))
+        np.testing.assert_allclose(found, expected, rtol=1e-10)

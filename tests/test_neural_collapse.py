@@ -161,8 +161,63 @@ def test_what_cannot_collapse(unchecked_types):
     data = gf.Dataset(np.eye(4)[:2], np.zeros((2, 3)), regression=True)
     with pytest.raises(ValueError, match="regression"):
         gf.analysis.neural_collapse(gf.Problem(data, gf.SquareLoss()), network)
+    data = gf.Dataset(np.eye(4)[:2], np.array([0, 0]), num_classes=1)
+    first, last = network.weights
+    with pytest.raises(ValueError, match="single class"):
+        gf.analysis.neural_collapse(
+            gf.Problem(data, gf.SquareLoss()), network.with_weights((first, last[:1]))
+        )
 
 
 def test_convolutions():
     measured = neural_collapse(problem_for("conv", 3), network_of("conv", 0.1, 3))
     assert measured.nc1.shape == (2,) and bool(jnp.all(measured.nc1 > 0))
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_scale_and_precision(outputs):
+    """Squares of such features are beyond single precision."""
+
+    def measured(scale):
+        problem, network = (
+            problem_for("dense", outputs),
+            network_of("dense", 0, outputs),
+        )
+        data = problem.dataset
+        labels = data.labels if outputs == 3 else data.labels.astype("float32")
+        data = gf.Dataset(
+            data.inputs.astype("float32"), labels, num_classes=data.num_classes
+        )
+        weights = (w.astype("float32") * scale for w in network.weights)
+        problem = gf.Problem(data, gf.SquareLoss())
+        network = network.with_weights(tuple(weights))
+        if outputs == 1:
+            collapse = gf.analysis.binary_collapse(problem, network)
+            return jax.tree.leaves((collapse, neural_collapse(problem, network)))
+        return jax.tree.leaves(neural_collapse(problem, network))
+
+    for value, *others in zip(*map(measured, (1.0, 1e-10, 1e10)), strict=True):
+        assert value.dtype == jnp.float32
+        for other in others:
+            np.testing.assert_allclose(other, value, rtol=1e-4, atol=1e-5)
+
+
+def test_an_empty_class_that_cannot_be_seen():
+    problem, network = collapsed()
+    data = gf.Dataset(problem.dataset.inputs, problem.dataset.labels % 2, num_classes=3)
+    measured = neural_collapse(gf.Problem(data, gf.SquareLoss()), network)
+    for value in (measured.nc1, measured.nc4, measured.nc3):
+        assert jnp.all(jnp.isnan(value))
+
+
+def test_derivatives_where_nothing_can_change():
+    """The means of two classes are a simplex, and their last layer has two rows of one
+    norm."""
+    problem, network = problem_for("dense"), network_of("dense", 0.1)
+
+    def constant(network):
+        c = gf.analysis.neural_collapse(problem, network)
+        return jnp.sum(c.nc2_norms + c.nc2_simplex) + c.nc2_norms_of_weights
+
+    for gradient in eqx.filter_jit(jax.grad(constant))(network).weights:
+        np.testing.assert_allclose(gradient, 0, atol=1e-12)

@@ -1,6 +1,7 @@
 """Orthogonality and projections, of matrices made to be one or the other."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -88,3 +89,14 @@ def test_what_is_not_defined():
     for measure in (analysis.projection_defect, analysis.asymmetry):
         with pytest.raises(ValueError, match="convolution"):
             measure(problem_for("conv"), network_of("conv"))
+
+
+def test_the_derivative_of_what_is_always_0():
+    """A single row is orthogonal to itself in any case."""
+    network, problem = network_of("dense"), problem_for("dense")
+
+    def last(network):
+        return gf.analysis.orthogonality_defect(problem, network)[-1]
+
+    for gradient in jax.grad(last)(network).weights:
+        np.testing.assert_allclose(gradient, 0, atol=1e-12)

@@ -70,6 +70,14 @@ def test_observe_refuses(trajectory, unchecked_types):
         gf.observe(problem(), trajectory, [gf.analysis.stable_rank])
     with pytest.raises(ValueError, match="`observables`"):
         gf.observe(problem(), trajectory, {"rank": gf.NormDefect})
+    with pytest.raises(ValueError, match="'defect' is measured of a flow"):
+        gf.observe(problem(), trajectory, {"defect": gf.NormDefect()})
+    with pytest.raises(ValueError, match="'nothing' returns None"):
+        gf.observe(problem(), trajectory, {"nothing": lambda p, n: None})
+    with pytest.raises(ValueError, match="`problem`"):
+        gf.observe(dataset(), trajectory, {"rank": gf.analysis.stable_rank})
+    with pytest.raises(ValueError, match="`trajectory`"):
+        gf.observe(problem(), network(), {"rank": gf.analysis.stable_rank})
 
 
 # The report.
@@ -123,7 +131,9 @@ def test_theory_beside_it(report, trajectory):
     start = np.diff([np.sum(np.square(w)) for w in trajectory[0].weights])
     expected = start * np.exp(-4 * DECAY * trajectory.ts[-1])
     np.testing.assert_allclose(theory["layer_balance"], expected, rtol=1e-9)
-    assert theory["hessian_zeros"] == "≥ 0 by symmetry"
+    assert theory["hessian_zeros"] == "≥ 0 at a minimum"
+    # The law of signs is that of one norm.
+    assert theory["growth_violations"] is None
 
 
 def test_the_course(report, trajectory):
@@ -171,7 +181,7 @@ def test_regression_without_hidden_layers():
     where = gf.Problem(
         gf.Dataset(dataset().inputs, jnp.arange(6.0), regression=True), gf.SquareLoss()
     )
-    start = gf.Dense.from_weights([jnp.ones((1, 4))])
+    start = gf.Dense.from_weights([jnp.ones((1, 4))], gf.Identity())
     trajectory = gf.descend(where, 0.01, start, 5)
     report = gf.report(where, gf.GradientFlow(), trajectory)
     assert {"rho", "stationarity", "hessian_largest"} <= set(report.values)
@@ -201,7 +211,40 @@ def test_a_large_network_has_a_density():
     theory = {row.name: row.theory for row in report.rows}
     np.testing.assert_allclose(theory["rho"], rho_eq, rtol=1e-9)
     assert theory["margin_min"] is None
+    # The gradients of several outputs cannot all be along one matrix.
+    assert theory["sample_residual"] is None
+    assert theory["stable_rank"] == "1 if SGD rests"
     assert len(report.figure().axes) == 6
+
+
+def test_spheres_of_rows():
+    """The norm that evolves is not that of all layers, and the units' multipliers
+    differ."""
+    flow = gf.LagrangeFlow(DECAY, spheres=gf.RowSpheres())
+    trajectory = gf.descend(problem(), 0.01, network(), 100, flow=flow)
+    report = gf.report(problem(), flow, trajectory, num_times=7)
+    theory = {row.name: row.theory for row in report.rows}
+    np.testing.assert_allclose(
+        report.along.observables["rho_eq"][-1], trajectory.observables["rho_eq"][-1]
+    )
+    assert theory["rho"] == pytest.approx(trajectory.observables["rho_eq"][-1])
+    last = np.linalg.norm(trajectory.final.weights[-1])
+    assert theory["multiplier"] == pytest.approx(DECAY * last**2)
+    assert theory["representation_residual"] is theory["sample_residual"] is None
+    assert theory["growth_violations"] == 0
+
+
+def test_where_nothing_is_defined():
+    """A layer of zeros, a single time, and a single class."""
+    data = gf.Dataset(dataset().inputs, np.zeros(6, int), num_classes=1)
+    where = gf.Problem(data, gf.SquareLoss())
+    first, last = network().weights
+    start = network().with_weights((first, 0 * last))
+    trajectory = gf.descend(where, 1e-3, start, 1, save_steps=[0])
+    report = gf.report(where, gf.GradientFlow(), trajectory)
+    assert np.isnan(report.values["representation_residual"]).all()
+    assert not {"layer_balance", "nc1"} & set(report.values)
+    assert len(report.figure().axes) == 6 and "nan" in str(report)
 
 
 def test_bad_arguments(trajectory, unchecked_types):

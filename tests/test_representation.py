@@ -99,3 +99,13 @@ def test_critical_points_of_diagonal_networks(depth, signs):
     ):
         np.testing.assert_allclose(measure(where, critical), 0, atol=1e-14)
         assert np.min(measure(where, printed)) > 0.01
+
+
+def test_a_layer_of_zeros_has_no_direction():
+    network = network_of("dense")
+    network = network.with_weights((*network.weights[:-1], jnp.zeros((1, 3))))
+    for measure in (
+        gf.analysis.representation_residual,
+        gf.analysis.stationarity_residual,
+    ):
+        assert jnp.all(jnp.isnan(measure(problem_for("dense"), network)))

@@ -128,3 +128,14 @@ def test_bad_arguments():
         )
     with pytest.raises(ValueError, match="`inputs`"):
         gf.analysis.tangent_kernel(where, network, inputs=jnp.ones((2, 4)))
+
+
+def test_single_precision_is_kept():
+    network = network_of("dense")
+    network = network.with_weights(tuple(w.astype("float32") for w in network.weights))
+    data = problem_for("dense").dataset
+    data = gf.Dataset(data.inputs.astype("float32"), data.labels)
+    where = gf.Problem(data, gf.SquareLoss())
+    outputs = gf.analysis.linearised_outputs(where, network, jnp.arange(2.0))
+    assert outputs.dtype == jnp.float32
+    np.testing.assert_allclose(outputs[0], where.outputs(network), rtol=1e-5)

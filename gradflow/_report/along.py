@@ -1,20 +1,23 @@
 """What is measured along the whole run."""
 
 import dataclasses
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .._default_observables import Equilibrium
 from .._flow import AbstractFlow
 from .._network import AbstractNetwork
+from .._observables import AbstractObservable, Point
 from .._observe import observe
 from .._problem import Problem
+from .._run import numbers_to_arrays
 from .._trajectory import Trajectory
 from ..analysis import (
     neural_collapse,
-    rho_eq,
     sample_residual,
     stable_rank,
     stationarity_residual,
@@ -37,14 +40,9 @@ def measure_along(
         observables={},
         error=None,
     )
-    num_norms = flow.norms(flow.init(trajectory.final)).size
     observables = {
         "rho": _rho,
-        "rho_eq": eqx.Partial(
-            rho_eq,
-            weight_decay=jnp.asarray(flow.weight_decay, few.ts.dtype),
-            num_norms=num_norms,
-        ),
+        "rho_eq": OfFlow(Equilibrium(), numbers_to_arrays(flow, few.ts.dtype)),
         "stationarity_residual": stationarity_residual,
         "sample_residual": _mean_sample_residual,
         "stable_rank": stable_rank,
@@ -59,7 +57,19 @@ def can_collapse(problem: Problem, network: AbstractNetwork) -> bool:
     if problem.dataset.regression or len(network.weights) < 2:
         return False
     present = len(np.unique(np.asarray(problem.dataset.labels)))
-    return present == (problem.dataset.num_classes or 2)
+    return 1 < present == (problem.dataset.num_classes or 2)
+
+
+class OfFlow(eqx.Module):
+    """An observable of the flow's state, as one of the network."""
+
+    observable: AbstractObservable
+    flow: AbstractFlow
+
+    def __call__(self, problem: Problem, network: AbstractNetwork) -> Any:
+        state = self.flow.project(self.flow.init(network))
+        t = jnp.zeros((), network.weights[0].dtype)
+        return self.observable(Point(problem, self.flow, t, state, network))
 
 
 def _rho(problem: Problem, network: AbstractNetwork) -> Float[Array, ""]:

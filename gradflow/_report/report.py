@@ -21,7 +21,8 @@ from .spectrum import measure_spectrum
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Report:
-    """A table of what was measured at the end of a run, beside what theory says.
+    """A table of what was measured at the last time that a run has saved, beside what
+    theory says.
 
     `str(report)` is the table; `figure()` draws the page.
 
@@ -31,7 +32,8 @@ class Report:
     - `along`: a trajectory with what was measured at some of the times: `rho`,
         `rho_eq`, `stationarity_residual`, `sample_residual` (its mean over the
         samples), `stable_rank`, and `neural_collapse` where there are classes and
-        hidden layers.
+        hidden layers. The residuals are those of whole layers, which do not vanish
+        where each unit has a sphere of its own, as with `RowSpheres()`.
     - `spectrum`: the eigenvalues of the Hessian at the end, or their density.
     """
 
@@ -62,7 +64,7 @@ def report(
     *,
     num_times: int = 51,
 ) -> Report:
-    """Measures what the theory speaks of along a run and at its end.
+    """Measures what the theory speaks of along a run and at the last time saved.
 
     **Arguments:**
 

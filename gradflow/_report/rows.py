@@ -6,9 +6,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from .._flow import AbstractFlow, GradientFlow, PolarGradientFlow
-from .._network import AbstractNetwork
-from .._observables import Point, Stationarity
+from .._flow import (
+    AbstractFlow,
+    GradientFlow,
+    LagrangeFlow,
+    PolarGradientFlow,
+    RowSpheres,
+)
+from .._network import AbstractNetwork, Dense
+from .._observables import Stationarity
 from .._problem import Problem
 from .._trajectory import Trajectory
 from ..analysis import (
@@ -23,7 +29,7 @@ from ..analysis import (
     structural_residual,
     support,
 )
-from .along import can_collapse
+from .along import OfFlow, can_collapse
 from .row import Row
 
 
@@ -34,10 +40,29 @@ def rows_at_end(problem: Problem, flow: AbstractFlow, along: Trajectory) -> list
     rho, rho_eq = (along.observables[name] for name in ("rho", "rho_eq"))
     violations = np.sum(growth_violations(rho, rho_eq, rtol=1e-4))
     rho, rho_eq = np.asarray(rho), np.asarray(rho_eq)
-    num_norms = np.size(flow.norms(flow.init(final)))
+    decay, norms = (
+        np.asarray(x) for x in (flow.weight_decay, flow.norms(flow.init(final)))
+    )
+    # Of one norm, or without weight decay, only is the law of signs.
+    is_monotone = norms.size == 1 or decay == 0
+    # The units of a layer that have spheres of their own have multipliers of their own.
+    of_layers = not (
+        isinstance(flow, LagrangeFlow) and isinstance(flow.spheres, RowSpheres)
+    )
+    rests = "0 if SGD rests" if of_layers and final.out_size == 1 else None
+    # The gradients of a sample have rank one by the layers of dense networks only.
+    is_dense = isinstance(final, Dense)
+    with np.errstate(divide="ignore"):
+        interpolating = 1 / rho[-1] if problem.loss.attains_infimum else None
     rows = [
         Row("rho", "ρ", rho[-1], rho_eq[-1], "SQ 5, M112 7"),
-        Row("growth_violations", "times that ρ left ρ_eq", violations, 0, "M112 §3"),
+        Row(
+            "growth_violations",
+            "times that ρ left ρ_eq",
+            violations,
+            0 if is_monotone else None,
+            "M112 §3" if is_monotone else "",
+        ),
         Row(
             "average_separability",
             "average separability",
@@ -49,7 +74,7 @@ def rows_at_end(problem: Problem, flow: AbstractFlow, along: Trajectory) -> list
             "multiplier",
             "multiplier ν",
             measured["multiplier"],
-            np.asarray(flow.weight_decay) * np.abs(rho[-1]) ** (2 / num_norms),
+            decay * np.abs(np.prod(norms)) ** (2 / norms.size),
             "M112 6",
         ),
         Row("stationarity", "stationarity", measured["stationarity"], 0),
@@ -64,24 +89,29 @@ def rows_at_end(problem: Problem, flow: AbstractFlow, along: Trajectory) -> list
             "representation_residual",
             "V = Σ α ∂f/∂V",
             measured["representation_residual"],
-            0,
-            "M112 29",
+            0 if of_layers else None,
+            "M112 29" if of_layers else "",
         ),
         Row(
             "sample_residual",
             "∂f/∂V = V f, mean",
             np.asarray(along.observables["sample_residual"])[-1],
-            "0 if SGD rests",
-            "M112 40",
+            rests,
+            "M112 40" if rests else "",
         ),
         *_balance(problem, flow, along),
-        Row("stable_rank", "stable rank", measured["stable_rank"], "1 if SGD rests"),
+        Row(
+            "stable_rank",
+            "stable rank",
+            measured["stable_rank"],
+            "1 if SGD rests" if is_dense else None,
+        ),
         Row(
             "distance_to_rank_one",
             "distance to rank one",
             measured["distance_to_rank_one"],
-            "0 if SGD rests",
-            "M112 Lemma 6",
+            "0 if SGD rests" if is_dense else None,
+            "M112 Lemma 6" if is_dense else "",
         ),
     ]
     if not problem.dataset.regression:
@@ -91,14 +121,14 @@ def rows_at_end(problem: Problem, flow: AbstractFlow, along: Trajectory) -> list
                 "margin_min",
                 "smallest margin",
                 measured["margin_min"],
-                1 / rho[-1] if problem.loss.attains_infimum else None,
+                interpolating,
                 "M112 §1.2" if problem.loss.attains_infimum else "",
             ),
             Row(
                 "margin_mean",
                 "mean margin",
                 measured["margin_mean"],
-                1 / rho[-1] if problem.loss.attains_infimum else None,
+                interpolating,
             ),
             Row("support", "samples near the smallest", measured["support"]),
             Row(
@@ -127,7 +157,7 @@ def rows_at_end(problem: Problem, flow: AbstractFlow, along: Trajectory) -> list
 
 def _balance(problem: Problem, flow: AbstractFlow, along: Trajectory) -> list[Row]:
     """Conserved, or decaying, in the gradient flow."""
-    if not isinstance(flow, GradientFlow | PolarGradientFlow):
+    if not isinstance(flow, GradientFlow | PolarGradientFlow) or len(along) < 2:
         return []
     before, after = (np.asarray(layer_balance(problem, along[i])) for i in (0, -1))
     if not before.size:
@@ -141,12 +171,10 @@ def _balance(problem: Problem, flow: AbstractFlow, along: Trajectory) -> list[Ro
 def _measure(
     problem: Problem, flow: AbstractFlow, network: AbstractNetwork
 ) -> dict[str, PyTree]:
-    state = flow.project(flow.init(network))
-    point = Point(problem, flow, 0.0, state, network)
     measured: dict[str, PyTree] = {
         "average_separability": average_separability(problem, network),
         "multiplier": multiplier(problem, network),
-        "stationarity": Stationarity()(point),
+        "stationarity": OfFlow(Stationarity(), flow)(problem, network),
         "structural_residual": jnp.max(structural_residual(problem, network), axis=1),
         "representation_residual": representation_residual(problem, network),
         "stable_rank": stable_rank(problem, network),

@@ -6,7 +6,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from .._flow import AbstractFlow, GradientFlow
-from .._network import AbstractNetwork, Conv
+from .._network import AbstractNetwork, Conv, Identity
 from .._problem import Problem
 from ..analysis import (
     SpectralDensity,
@@ -29,14 +29,15 @@ def measure_spectrum(
     size = ravel_pytree(flow.init(network))[0].size
     if size <= _DENSE:
         spectrum = _all(problem, flow, network)
-        finite = np.asarray(spectrum)[np.isfinite(spectrum)]
-        smallest, largest = finite[0], finite[-1]
+        points = np.asarray(spectrum)
         zeros = np.asarray(num_near_zero(spectrum))
     else:
         spectrum = _density(problem, flow, network)
-        points = np.asarray(spectrum.points)[np.isfinite(spectrum.points)]
-        smallest, largest = np.min(points), np.max(points)
+        points = np.asarray(spectrum.points)
         zeros = np.asarray(spectrum.num_near_zero()[0])
+    points = points[np.isfinite(points)]
+    # Nothing is where the weights have become too large.
+    smallest, largest = (points.min(), points.max()) if points.size else (np.nan,) * 2
     rows = [
         Row("hessian_smallest", "smallest eigenvalue", smallest, "≥ 0 at a minimum"),
         Row("hessian_largest", "largest, sharpness", largest),
@@ -53,10 +54,13 @@ def measure_spectrum(
 def _expected(
     problem: Problem, flow: AbstractFlow, network: AbstractNetwork
 ) -> str | None:
-    if not isinstance(flow, GradientFlow) or isinstance(network, Conv):
+    is_linear_conv = isinstance(network, Conv) and isinstance(
+        network.activation, Identity
+    )
+    if not isinstance(flow, GradientFlow) or is_linear_conv:
         return None
     counts = flat_directions(problem, network, flow.weight_decay)
-    return f"≥ {int(counts.symmetry)} by symmetry"
+    return f"≥ {int(counts.symmetry)} at a minimum"
 
 
 @eqx.filter_jit

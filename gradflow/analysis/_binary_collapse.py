@@ -9,6 +9,7 @@ from .._network import AbstractNetwork
 from .._network.pre_activations import features
 from .._problem import Problem
 from ._classes import classes_of
+from ._scaled import scaled
 
 
 class BinaryCollapse(eqx.Module):
@@ -63,8 +64,8 @@ def binary_collapse(problem: Problem, network: AbstractNetwork) -> BinaryCollaps
             "`network` has no hidden layer, whose features could collapse."
         )
     classes, _ = classes_of(problem)
-    h = jax.vmap(lambda x: features(network, x)[-1])(problem.dataset.inputs)
-    last = network.matrices[-1][0]
+    h, _ = scaled(jax.vmap(lambda x: features(network, x)[-1])(problem.dataset.inputs))
+    last, _ = scaled(network.matrices[-1][0])
 
     def of_class(k: int):
         member = (classes == k).astype(h.dtype)[:, None]

@@ -18,6 +18,8 @@ def classes_of(problem: Problem) -> tuple[Int[Array, " N"], int]:
         classes, num_classes = (dataset.labels > 0).astype(jnp.int32), 2
     else:
         classes, num_classes = dataset.labels, dataset.num_classes
+    if num_classes < 2:
+        raise ValueError("`problem`: a single class does not collapse to a simplex.")
     if is_concrete(classes):
         empty = set(range(num_classes)) - set(classes.tolist())
         if empty:

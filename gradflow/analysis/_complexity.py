@@ -8,6 +8,7 @@ from .._check import check_positive
 from .._network import AbstractNetwork, Conv, Identity
 from .._problem import Problem
 from .._types import RealScalarLike
+from ._scaled import scaled
 
 
 def product_of_norms(
@@ -23,9 +24,8 @@ def product_of_norms(
     check_positive("p", p)
 
     def norm(w):
-        size = jnp.max(jnp.abs(w))
-        scaled = jnp.abs(w) / jnp.where(size > 0, size, 1)
-        return size * jnp.sum(scaled**p) ** (1 / jnp.asarray(p, w.dtype))
+        w, size = scaled(w)
+        return size * jnp.sum(jnp.abs(w) ** p) ** (1 / jnp.asarray(p, w.dtype))
 
     return jnp.prod(jnp.stack([norm(w) for w in network.weights]))
 
@@ -57,9 +57,11 @@ def path_norm(problem: Problem, network: AbstractNetwork) -> Float[Array, ""]:
     """
     problem.check(network)
     # A linear network of the squares adds up its paths.
-    squares = network.with_weights(tuple(w**2 for w in network.weights))
+    weights, sizes = zip(*map(scaled, network.weights), strict=True)
+    squares = network.with_weights(tuple(w**2 for w in weights))
     ones = jnp.ones(network.in_shape, network.weights[0].dtype)
-    return jnp.sqrt(jnp.sum(squares.with_activation(Identity())(ones)))
+    paths = jnp.sum(squares.with_activation(Identity())(ones))
+    return jnp.prod(jnp.stack(sizes)) * jnp.sqrt(paths)
 
 
 def spectral_complexity(problem: Problem, network: AbstractNetwork) -> Float[Array, ""]:

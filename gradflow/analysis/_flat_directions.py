@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from .._check import check_nonnegative
-from .._network import AbstractNetwork, Conv, Diagonal, Identity
+from .._network import AbstractNetwork, Conv, Diagonal, Identity, smoothing_of
 from .._problem import Problem
 from .._types import RealScalarLike
 
@@ -44,7 +44,8 @@ def flat_directions(
     - with weight decay, where the layers are balanced: orthogonal $A_k$, and
         $\sum_k r_k (2 d_k - r_k - 1) / 2$ for matrices of rank $r_k$;
     - ReLU and diagonal networks without weight decay: the scale of each unit or
-        channel; with it, none.
+        channel; with it, none. Smoothed kinks, whose width depends on the norm of all
+        units below, leave only those of the last hidden layer.
 
     **Arguments:**
 
@@ -64,8 +65,11 @@ def flat_directions(
     num_values = problem.dataset.num_samples * network.out_size
     decays = jnp.asarray(weight_decay) > 0
     if not isinstance(network.activation, Identity) or isinstance(network, Diagonal):
-        units = sum(w.shape[0] for w in network.weights[:-1])
-        symmetry = jnp.where(decays, 0, units)
+        free = network.weights[:-1]
+        smoothing = smoothing_of(network)
+        if not isinstance(smoothing, float) or smoothing > 0:
+            free = free[-1:]
+        symmetry = jnp.where(decays, 0, sum(w.shape[0] for w in free))
     elif isinstance(network, Conv):
         raise ValueError(
             "`network`: the symmetries of linear convolutions are not known here."
@@ -83,9 +87,11 @@ def _rank(matrix, rtol: RealScalarLike) -> Int[Array, ""]:
 
 
 def _orthogonal_orbit(network: AbstractNetwork, rtol) -> Int[Array, ""]:
-    ranks = jnp.stack([_rank(w, rtol) for w in network.weights[:-1]])
-    widths = jnp.asarray([w.shape[0] for w in network.weights[:-1]])
-    return jnp.sum(ranks * (2 * widths - ranks - 1)) // 2
+    orbit = jnp.asarray(0)
+    for w in network.weights[:-1]:
+        rank = _rank(w, rtol)
+        orbit = orbit + rank * (2 * w.shape[0] - rank - 1) // 2
+    return orbit
 
 
 def _linear_orbit(network: AbstractNetwork, rtol) -> Int[Array, ""]:

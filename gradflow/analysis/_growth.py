@@ -42,8 +42,8 @@ def log_time_of_rho(
     - `margin`: $f$, positive.
     - `layers`: $K$.
 
-    **Returns:** $\log t$, minus infinity for `rho` = `rho_0`: times themselves overflow
-    at $\rho f$ of about 700.
+    **Returns:** $\log t$, minus infinity for `rho` = `rho_0` and NaN below: times
+    themselves overflow at $\rho f$ of about 700.
 
     **Raises:** `ValueError` for numbers that are not positive.
     """

@@ -71,8 +71,10 @@ def hessian_eigenvalues(
     tangents = jax.vmap(hessian.restrict)(identity)
     form = tangents @ jax.vmap(hessian.form)(tangents) @ tangents.T
     scaled = roots[:, None] * form * roots[None, :]
-    # Gershgorin's bound puts the normal directions above all others.
-    bound = 1 + 2 * jnp.max(jnp.sum(jnp.abs(scaled), axis=1))
+    # Gershgorin's bound puts the normal directions above all others. It is in the units
+    # of the others, whose rounding errors are relative to it.
+    size = jnp.max(jnp.sum(jnp.abs(scaled), axis=1))
+    bound = 3 * jnp.where(size > 0, size, 1)
     eigenvalues = jnp.linalg.eigvalsh(scaled + bound * (identity - tangents))
     return jnp.where(eigenvalues > bound / 2, jnp.inf, eigenvalues)
 

@@ -19,7 +19,8 @@ def structural_residual(
     for every layer $k$ and sample $n$ (T3 3, M112 1).
 
     **Returns:** the absolute difference of the two sides (the largest over the
-    outputs), divided by the largest output in absolute value over all samples.
+    outputs), divided by the largest output in absolute value over all samples; NaN
+    where that is 0.
     """
 
     def difference(gradients, outputs):
@@ -62,21 +63,30 @@ def sample_residual(
     $$\left\| \frac{\partial f_n}{\partial V_k} - V_k f_n \right\| \Big/ \left\|
     \frac{\partial f_n}{\partial V_k} \right\|$$
 
-    for every layer $k$ and sample $n$ (M112 40), the largest over the outputs.
+    for every layer $k$ and sample $n$ (M112 40), the largest over the outputs. It is
+    the sine of the angle between the two matrices, from 0 to 1.
 
-    That it vanishes is the condition for SGD to rest on every minibatch. For the flow
-    of all samples it is sufficient and not necessary: there only the sums that
-    `stationarity_residual` looks at vanish. It is the sine of the angle between the two
-    matrices, from 0 to 1, and 0 only where $V_k$ has rank one (M112 Lemma 6). NaN where
-    the output does not depend on the layer, as for a sample that no unit sees.
+    With one output, that it vanishes is the condition for SGD to rest on every
+    minibatch. For the flow of all samples it is sufficient and not necessary: there
+    only the sums that `stationarity_residual` looks at vanish. In dense layers it is 0
+    only where $V_k$ has rank one (M112 Lemma 6).
+
+    With several outputs it does not vanish in the last layer: the gradients of two
+    outputs by it are orthogonal. SGD rests where their sum, weighted with the slopes of
+    the sample, is along $V_k$.
+
+    **Returns:** NaN where the output does not depend on the layer, as for a sample that
+    no unit sees, and where a layer is 0.
     """
+    # It does not depend on the norms, and squares of small gradients would underflow.
+    network = network.with_weights(
+        tuple(w / n for w, n in zip(network.weights, network.norms, strict=True))
+    )
 
     def residual(gradients, outputs):
         def of(gradient, weight):
-            # V_k f_n in the scale of the gradient by W_k.
-            part = weight / jnp.sum(jnp.square(weight))
             axes = tuple(range(1, gradient.ndim))
-            along = jnp.multiply.outer(outputs, part)
+            along = jnp.multiply.outer(outputs, weight)
             norms = jnp.sqrt(jnp.sum(jnp.square(gradient), axis=axes))
             rests = jnp.sqrt(jnp.sum(jnp.square(gradient - along), axis=axes))
             return jnp.max(rests / norms)

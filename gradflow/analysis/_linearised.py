@@ -54,8 +54,8 @@ def linearised_outputs(
             f"loss only, got {problem.loss}."
         )
     check_nonnegative("weight_decay", weight_decay)
-    ts, decay = jnp.asarray(ts, float), 2 * jnp.asarray(weight_decay, float)
     g = problem.outputs(network)
+    ts, decay = jnp.asarray(ts, g.dtype), 2 * jnp.asarray(weight_decay, g.dtype)
     kernel = tangent_kernel(problem, network).reshape(g.size, g.size)
     eigenvalues, vectors = jnp.linalg.eigh(kernel)
     if inputs is None:

@@ -10,7 +10,9 @@ from jaxtyping import Array, Float, Int
 from .._network import AbstractNetwork
 from .._network.pre_activations import features
 from .._problem import Problem
+from .._tree import safe_norm, safe_sqrt
 from ._classes import classes_of
+from ._scaled import scaled
 
 Center: TypeAlias = Literal["classes", "samples"]
 
@@ -26,7 +28,8 @@ class NeuralCollapse(eqx.Module):
 
     **Attributes**, the first seven with one entry for each hidden layer:
 
-    - `nc1`: $\frac1K \operatorname{tr}(\Sigma_W \Sigma_B^\dagger)$; `inf` where class
+    - `nc1`: $\frac1K \operatorname{tr}(\Sigma_W \Sigma_B^\dagger)$; `inf` where the
+        $m_k$ span fewer dimensions than $K - 1$ and the width allow for, as where class
         means coincide.
     - `variance_ratio`: $\operatorname{tr} \Sigma_W / \operatorname{tr} \Sigma_B$.
     - `class_distance_variance`: CDNV, the mean over pairs of classes of
@@ -81,10 +84,12 @@ def neural_collapse(
         (`"classes"`), or of all samples (`"samples"`). They differ where classes are
         unequal.
 
-    **Returns:** a [`gradflow.analysis.NeuralCollapse`][].
+    **Returns:** a [`gradflow.analysis.NeuralCollapse`][]. NaN for what is not defined:
+    angles and distances of class means that are 0 or coincide, and what needs the mean
+    of an empty class where that cannot be seen, under transformations.
 
-    **Raises:** `ValueError` for regression data, classes without a sample, a network
-    without hidden layers, and another `center`.
+    **Raises:** `ValueError` for regression data, a single class, classes without a
+    sample, a network without hidden layers, and another `center`.
     """
     problem.check(network)
     if center not in ("classes", "samples"):
@@ -119,8 +124,8 @@ def neural_collapse(
         nc2_norms=of_layers(lambda c: _spread_of_norms(c.means)),
         nc2_angles=of_layers(lambda c: _angles(c.means)),
         nc2_simplex=of_layers(lambda c: _distance_to_simplex(c.means @ c.means.T)),
-        nc4=of_layers(lambda c: jnp.mean(c.nearest() != predicted, dtype=last.dtype)),
-        nc3=jnp.linalg.norm(_unit(last) - _unit(means)),
+        nc4=of_layers(lambda c: _mismatch(c, predicted)),
+        nc3=safe_norm(_unit(last) - _unit(means)),
         nc3_product=_distance_to_simplex(last @ means.T),
         nc2_norms_of_weights=_spread_of_norms(last),
     )
@@ -128,7 +133,8 @@ def neural_collapse(
 
 class _Clouds(eqx.Module):
     """The features of one layer: the means $m_k$ of the classes, and how the samples
-    deviate from them. Centred, since differences of large numbers are not precise."""
+    deviate from them. Centred, since differences of large numbers are not precise, and
+    in units of the largest feature, of which nothing that is measured depends."""
 
     means: Float[Array, "K units"]
     deviations: Float[Array, "N units"]
@@ -140,6 +146,7 @@ class _Clouds(eqx.Module):
         def over_classes(values):
             return jax.ops.segment_sum(values, classes, num_classes)
 
+        h, _ = scaled(h)
         counts = over_classes(jnp.ones(h.shape[0], h.dtype))
         centred = h - jnp.mean(h, axis=0, keepdims=True)
         means = over_classes(centred) / counts[:, None]
@@ -170,6 +177,12 @@ def _nc1(clouds: _Clouds) -> Float[Array, ""]:
     return jnp.where(coincide, jnp.inf, jnp.mean(jnp.sum(scaled**2, axis=1)))
 
 
+def _mismatch(clouds: _Clouds, predicted: Int[Array, " N"]) -> Float[Array, ""]:
+    fraction = jnp.mean(clouds.nearest() != predicted, dtype=clouds.means.dtype)
+    # A class without a sample has no mean, which `argmin` would take for the nearest.
+    return jnp.where(jnp.all(clouds.counts > 0), fraction, jnp.nan)
+
+
 def _class_distance_variance(clouds: _Clouds) -> Float[Array, ""]:
     squares = jnp.sum(clouds.deviations**2, axis=1)
     num_classes = clouds.means.shape[0]
@@ -181,8 +194,9 @@ def _class_distance_variance(clouds: _Clouds) -> Float[Array, ""]:
 
 
 def _spread_of_norms(rows: Float[Array, "K units"]) -> Float[Array, ""]:
-    norms = jnp.linalg.norm(rows, axis=1)
-    return jnp.std(norms) / jnp.mean(norms)
+    rows, _ = scaled(rows)
+    norms = safe_norm(rows, axis=1)
+    return safe_sqrt(jnp.var(norms)) / jnp.mean(norms)
 
 
 def _angles(means: Float[Array, "K units"]) -> Float[Array, ""]:
@@ -195,9 +209,10 @@ def _angles(means: Float[Array, "K units"]) -> Float[Array, ""]:
 
 def _distance_to_simplex(gram: Float[Array, "K K"]) -> Float[Array, ""]:
     num_classes = gram.shape[0]
-    simplex = jnp.eye(num_classes) - 1 / num_classes
-    return jnp.linalg.norm(_unit(gram) - _unit(simplex))
+    simplex = jnp.eye(num_classes, dtype=gram.dtype) - 1 / num_classes
+    return safe_norm(_unit(gram) - _unit(simplex))
 
 
 def _unit(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    x, _ = scaled(x)
     return x / jnp.linalg.norm(x)

@@ -5,6 +5,8 @@ from jaxtyping import Array, Float
 
 from .._network import AbstractNetwork, Conv
 from .._problem import Problem
+from .._tree import safe_norm
+from ._scaled import scaled
 
 
 def orthogonality_defect(
@@ -22,11 +24,11 @@ def orthogonality_defect(
     network.check_single()
 
     def defect(m):
-        m = _scaled(m)
+        m, _ = scaled(m)
         gram = m @ m.T if m.shape[0] <= m.shape[1] else m.T @ m
         size = gram.shape[0]
         unit = jnp.eye(size, dtype=m.dtype) / jnp.sqrt(jnp.asarray(size, m.dtype))
-        return jnp.linalg.norm(gram / jnp.linalg.norm(gram) - unit)
+        return safe_norm(gram / jnp.linalg.norm(gram) - unit)
 
     return jnp.stack([defect(m) for m in network.matrices])
 
@@ -45,7 +47,7 @@ def projection_defect(
     del problem
 
     def defect(m):
-        m = _scaled(m)
+        m, _ = scaled(m)
         unit, square = m / jnp.linalg.norm(m), m @ m
         square = square / jnp.linalg.norm(square)
         return jnp.linalg.norm(square - jnp.sum(unit * square) * unit)
@@ -62,7 +64,7 @@ def asymmetry(problem: Problem, network: AbstractNetwork) -> Float[Array, " laye
     del problem
 
     def part(m):
-        m = _scaled(m)
+        m, _ = scaled(m)
         return jnp.linalg.norm((m - m.T) / 2) / jnp.linalg.norm(m)
 
     return _of_square_layers(network, part)
@@ -79,8 +81,3 @@ def _of_square_layers(network, measure) -> Float[Array, " layers"]:
     return jnp.stack(
         [measure(m) if m.shape[0] == m.shape[1] else nan for m in network.matrices]
     )
-
-
-def _scaled(m: Float[Array, "out in"]) -> Float[Array, "out in"]:
-    """By the largest entry, since squares could under- or overflow."""
-    return m / jnp.max(jnp.abs(m))

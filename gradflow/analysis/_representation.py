@@ -3,8 +3,9 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._network import AbstractNetwork, Polar
+from .._network import AbstractNetwork
 from .._problem import Problem
+from .._tree import safe_norm
 
 
 def representation_coefficients(
@@ -34,18 +35,18 @@ def representation_residual(
 
     Equal to [`gradflow.analysis.stationarity_residual`][] over $|\sum_n d_n f_n|$: it
     vanishes where the directions are stationary, and is infinite or NaN where that sum
-    vanishes.
+    vanishes, or a layer.
     """
-    polar = Polar.from_network(network)
+    norms = network.norms
+    rho = jnp.prod(norms)
     _, total = _slopes(problem, network)
-    # ∂g/∂W_k = (ρ/ρ_k) ∂f/∂V_k, by homogeneity.
-    rests = [
-        v - (rho_k / polar.scale) / total * gradient
-        for v, rho_k, gradient in zip(
-            polar.directions.weights, polar.rho, problem.gradient(network), strict=True
-        )
-    ]
-    return jnp.stack([jnp.linalg.norm(rest) for rest in rests])
+
+    def residual(weight, gradient, norm):
+        # ∂g/∂W_k = (ρ/ρ_k) ∂f/∂V_k, by homogeneity.
+        return safe_norm(weight / norm - (norm / rho) / total * gradient)
+
+    gradients = problem.gradient(network)
+    return jnp.stack(list(map(residual, network.weights, gradients, norms)))
 
 
 def _slopes(

@@ -3,8 +3,9 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._network import AbstractNetwork, Polar
+from .._network import AbstractNetwork
 from .._problem import Problem
+from .._tree import safe_norm
 
 
 def stationarity_residual(
@@ -16,15 +17,16 @@ def stationarity_residual(
     V_k = V_k \sum_n d_n f_n$ (SQ 6, M112 8), whatever the scale $\rho$; the slopes
     $d_n$ are those at the network's own outputs $g_n = \rho f_n$, and
     $S_k = I - V_k V_k^\top$.
+
+    **Returns:** NaN where a layer is 0 and has no direction.
     """
-    polar = Polar.from_network(network)
-    # ∂g/∂W_k = (ρ/ρ_k) ∂f/∂V_k, by homogeneity.
-    by_direction = [
-        (rho_k / polar.scale) * gradient
-        for rho_k, gradient in zip(polar.rho, problem.gradient(network), strict=True)
-    ]
-    tangent = [
-        gradient - v * jnp.sum(v * gradient)
-        for v, gradient in zip(polar.directions.weights, by_direction, strict=True)
-    ]
-    return jnp.stack([jnp.linalg.norm(t) for t in tangent])
+    norms = network.norms
+    rho = jnp.prod(norms)
+
+    def residual(weight, gradient, norm):
+        # ∂g/∂W_k = (ρ/ρ_k) ∂f/∂V_k, by homogeneity.
+        v, by_direction = weight / norm, (norm / rho) * gradient
+        return safe_norm(by_direction - v * jnp.sum(v * by_direction))
+
+    gradients = problem.gradient(network)
+    return jnp.stack(list(map(residual, network.weights, gradients, norms)))
