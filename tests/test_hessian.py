@@ -88,7 +88,8 @@ def test_along_great_circles(name):
     # Of fourth order.
     weights_at = {-2: -1 / 12, -1: 4 / 3, 0: -5 / 2, 1: 4 / 3, 2: -1 / 12}
     expected = sum(c * along(k * step) for k, c in weights_at.items()) / step**2
-    product = gf.analysis.hessian_product(problem, network, vector, flow=flow)
+    measure = eqx.filter_jit(gf.analysis.hessian_product)
+    product = measure(problem, network, vector, flow=flow)
     tangent = gf.PolarState(vector.rho, tuple(map(jnp.asarray, turns)))
     found = ravel_pytree(product)[0] @ ravel_pytree(tangent)[0]
     np.testing.assert_allclose(found, expected, rtol=1e-7)
@@ -222,7 +223,7 @@ def test_extremes_of_a_small_space():
     everything = np.asarray(eigenvalues(where, network, flow))
     everything = everything[np.isfinite(everything)]
     for subspace in (5, 1000):
-        found = gf.analysis.extreme_eigenvalues(
+        found = eqx.filter_jit(gf.analysis.extreme_eigenvalues)(
             where, network, flow=flow, subspace=subspace, key=jax.random.key(subspace)
         )
         for value, error in (

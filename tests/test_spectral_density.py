@@ -22,7 +22,8 @@ EIGENVALUES = 2 * SCALES**2
 @pytest.fixture(scope="module")
 def diagonal():
     network = gf.Dense((8, 1), key=jax.random.key(0))
-    return gf.analysis.spectral_density(DIAGONAL, network, num_vectors=3, subspace=6)
+    measure = eqx.filter_jit(gf.analysis.spectral_density)
+    return measure(DIAGONAL, network, num_vectors=3, subspace=6)
 
 
 def test_gauss_quadrature_of_a_diagonal_form(diagonal):
