@@ -4,6 +4,10 @@ Whole solves with 200 save points, with the default observables and with none, i
 the median of the ratios of their run times. Lagrange flow with λ = 0.1 of 65-w-w-1
 networks from ρ = 0.1 on digits, at rtol 1e-3. The observables of one point cost about
 as much as `per point` gradients, so what they cost of a run depends on its length.
+
+Measured (seed 0, two CPU cores, noisy): 2 to 5 gradients a point, most of it for
+`stationarity`, which takes three pullbacks. That is 28 % of a run of 2,175 gradients
+and 10 % of one of 9,605.
 """
 
 import statistics
