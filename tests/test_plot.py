@@ -269,3 +269,21 @@ def test_missing_networks(slow):
     for pair in ((slow, bare), (bare, slow)):
         with pytest.raises(ValueError, match="`flow` and `descent`"):
             gf.plot.flow_against_descent(*pair)
+
+
+def test_nothing_to_draw(slow):
+    """No legend, of which matplotlib would warn, where nothing has a name."""
+    assert gf.plot.spectrum(jnp.full(3, jnp.nan)).get_legend() is None
+    shallow = dataclasses.replace(
+        slow, observables={"balance": jnp.zeros((len(slow), 0))}
+    )
+    assert gf.plot.layers(shallow, "balance").get_legend() is None
+
+
+def test_collapse_of_several_runs(slow):
+    measured = gf.observe(
+        problem(), slow, {"neural_collapse": gf.analysis.neural_collapse}
+    )
+    runs = jax.tree.map(lambda x: jnp.stack([x, x]), measured)
+    with pytest.raises(ValueError, match="several runs"):
+        gf.plot.neural_collapse(runs)

@@ -25,8 +25,23 @@ def series(trajectory: Trajectory, name: str) -> tuple[np.ndarray, np.ndarray]:
             f"`trajectory` has no observable {name!r}, only "
             f"{sorted(trajectory.observables)}. Add it to `observe` when solving."
         )
+    reached = rows_reached(trajectory)
+    values = np.asarray(trajectory.observables[name])
+    return np.asarray(trajectory.ts)[reached], values[reached]
+
+
+def rows_reached(trajectory: Trajectory) -> np.ndarray:
+    """Which rows the run has reached.
+
+    **Raises:** `ValueError` where there is more than one run.
+    """
     ts = np.asarray(trajectory.ts)
     if ts.ndim != 1:
         raise ValueError("`trajectory` holds several runs: draw them one at a time.")
-    reached = np.isfinite(ts)
-    return ts[reached], np.asarray(trajectory.observables[name])[reached]
+    return np.isfinite(ts)
+
+
+def legend(axes: Axes) -> None:
+    """A legend, where there is something to be named: matplotlib warns of others."""
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend()

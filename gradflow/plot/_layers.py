@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from .._trajectory import Trajectory
-from ._axes import axes_or_new, series
+from ._axes import axes_or_new, legend, series
 
 
 def layers(
@@ -46,5 +46,5 @@ def layers(
         wide = known.size > 0 and known.min() > 0 and known.max() > 10 * known.min()
         yscale = "log" if wide else "linear"
     axes.set(xlabel="flow time $t$", ylabel=ylabel or name, yscale=yscale)
-    axes.legend()
+    legend(axes)
     return axes

@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 
 from .._trajectory import Trajectory
 from ..analysis import NeuralCollapse
-from ._axes import axes_or_new
+from ._axes import axes_or_new, legend, rows_reached
 
 
 def neural_collapse(
@@ -26,7 +26,8 @@ def neural_collapse(
 
     **Returns:** the axes.
 
-    **Raises:** `ValueError` where the trajectory does not have it.
+    **Raises:** `ValueError` where the trajectory does not have it, or holds several
+    runs.
     """
     collapse = trajectory.observables.get(name)
     if not isinstance(collapse, NeuralCollapse):
@@ -35,9 +36,9 @@ def neural_collapse(
             "`gf.analysis.neural_collapse` to `observe` when solving, or use "
             "`gf.observe`."
         )
-    axes = axes_or_new(axes)
+    reached = rows_reached(trajectory)
     ts = np.asarray(trajectory.ts)
-    reached = np.isfinite(ts)
+    axes = axes_or_new(axes)
     lines = {
         "NC1": collapse.nc1[:, -1],
         "NC2": collapse.nc2_simplex[:, -1],
@@ -48,11 +49,12 @@ def neural_collapse(
         values = np.asarray(values)[reached]
         # Nothing on a logarithmic axis stands for 0 or infinity.
         values = np.where(np.isfinite(values) & (values > 0), values, np.nan)
-        if np.any(values > _ROUNDING):
+        if np.any(values > _ROUNDING * np.finfo(values.dtype).eps):
             axes.plot(ts[reached], values, label=label)
     axes.set(xlabel="flow time $t$", ylabel="collapse of the features", yscale="log")
-    axes.legend()
+    legend(axes)
     return axes
 
 
-_ROUNDING = 1e-12
+# In rounding units.
+_ROUNDING = 1e3

@@ -5,7 +5,7 @@ from jaxtyping import Array, Float
 from matplotlib.axes import Axes
 
 from ..analysis import SpectralDensity
-from ._axes import axes_or_new
+from ._axes import axes_or_new, legend
 
 
 def spectrum(
@@ -61,7 +61,7 @@ def spectrum(
         xlabel=r"eigenvalue of the Hessian, $|\lambda|$",
         ylabel="number",
     )
-    axes.legend()
+    legend(axes)
     return axes
 
 
