@@ -252,6 +252,8 @@ def test_bad_arguments():
         gf.analysis.num_near_zero(jnp.ones(2), rtol=-1.0)
     with pytest.raises(ValueError, match="`network`"):
         gf.analysis.hessian_eigenvalues(where, network_of("conv", 0.1))
+    with pytest.raises(ValueError, match="`vector`"):
+        gf.analysis.hessian_product(where, network, network.weights[:-1])
 
 
 def test_small_eigenvalues_keep_their_digits():

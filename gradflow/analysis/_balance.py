@@ -27,7 +27,8 @@ def unit_balance(
     \|w_{\text{in}}\|^2$, for the units (or channels) of each hidden layer.
 
     Conserved by the gradient flow of ReLU networks without weight decay: the diagonals
-    of `matrix_balance`.
+    of `matrix_balance`. Smoothed kinks, whose width depends on all units below, keep it
+    up to the smoothing, and exactly in the last hidden layer only.
 
     ??? cite "Reference"
 

@@ -38,10 +38,17 @@ def hessian_product(
     - `flow`: whose coordinates, spheres, metric and weight decay are meant.
 
     **Returns:** a tangent vector, like a state.
+
+    **Raises:** `ValueError` for a `vector` that is not like a state.
     """
     problem.check(network)
     hessian = Hessian.at(problem, network, flow)
     restricted = hessian.restricted
+    shapes = jax.tree.map(jnp.shape, (vector, restricted.unravel(hessian.x)))
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"`vector` must be like a state of the flow, {shapes[1]}, got {shapes[0]}."
+        )
     flat, _ = ravel_pytree(vector)
     _, tangent = jax.jvp(restricted.project, (hessian.x,), (flat,))
     return restricted.unravel(hessian.sharp(hessian.form(tangent)))

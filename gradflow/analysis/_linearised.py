@@ -19,7 +19,7 @@ def linearised_outputs(
     ts: Float[ArrayLike, " T"],
     *,
     weight_decay: RealScalarLike = 0.0,
-    inputs: Float[Array, "M ..."] | None = None,
+    inputs: Float[ArrayLike, "M ..."] | None = None,
 ) -> Float[Array, "T M outputs"]:
     r"""The outputs of the linearised twin of a network along its gradient flow: what
     the network itself would do if its tangent kernel stood still (lazy training).
@@ -61,6 +61,7 @@ def linearised_outputs(
     if inputs is None:
         g_there, across = g, kernel
     else:
+        inputs = jnp.asarray(inputs, g.dtype)
         across = tangent_kernel(problem, network, inputs=inputs)
         g_there, across = jax.vmap(network)(inputs), across.reshape(-1, g.size)
     # The slopes of the square loss are 2 (g - y), weighted.

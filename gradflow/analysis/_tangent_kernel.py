@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from .._network import AbstractNetwork
@@ -12,7 +13,7 @@ def tangent_kernel(
     problem: Problem,
     network: AbstractNetwork,
     *,
-    inputs: Float[Array, "M ..."] | None = None,
+    inputs: Float[ArrayLike, "M ..."] | None = None,
 ) -> Float[Array, "M outputs N outputs"]:
     r"""The neural tangent kernel of a network at its weights,
 
@@ -27,13 +28,16 @@ def tangent_kernel(
     - `network`: the point.
     - `inputs`: the $x_m$; those of the problem if not given.
 
+    **Raises:** `ValueError` for `inputs` of another shape.
+
     ??? cite "Reference"
 
         A. Jacot, F. Gabriel, C. Hongler: Neural tangent kernel: convergence and
         generalization in neural networks. NeurIPS, 2018.
     """
     problem.check(network)
-    inputs = problem.dataset.inputs if inputs is None else inputs
+    samples = problem.dataset.inputs
+    inputs = samples if inputs is None else jnp.asarray(inputs, samples.dtype)
     if inputs.shape[1:] != network.in_shape:
         raise ValueError(
             f"`inputs` must be of shape (M, *{network.in_shape}), got {inputs.shape}."
