@@ -70,7 +70,8 @@ def report(
 
     - `problem`, `flow`: those of the run.
     - `trajectory`: with its networks.
-    - `num_times`: at how many of the saved times, at most, the curves are measured.
+    - `num_times`: at how many of the saved times, at most, the curves are measured:
+        each takes a gradient of every output of every sample.
 
     **Returns:** a [`gradflow.Report`][]. Print it, and call its `figure()`.
 

@@ -35,26 +35,28 @@ from .row import Row
 
 def rows_at_end(problem: Problem, flow: AbstractFlow, along: Trajectory) -> list[Row]:
     """The rows of the table but those of the spectrum."""
-    final = along[-1]
-    measured = jax.tree.map(np.asarray, _measure(problem, flow, final))
+    measured = jax.tree.map(np.asarray, _measure(problem, flow, along[-1]))
+    measured["sample_residual"] = np.asarray(along.observables["sample_residual"])[-1]
+    return [
+        *_scale(flow, along, measured),
+        *_directions(flow, along[-1], measured),
+        *_balance(problem, flow, along),
+        *_ranks(along[-1], measured),
+        *_margins(problem, along, measured),
+        *_collapse(problem, along),
+    ]
+
+
+def _scale(flow: AbstractFlow, along: Trajectory, measured) -> list[Row]:
     rho, rho_eq = (along.observables[name] for name in ("rho", "rho_eq"))
     violations = np.sum(growth_violations(rho, rho_eq, rtol=1e-4))
-    rho, rho_eq = np.asarray(rho), np.asarray(rho_eq)
     decay, norms = (
-        np.asarray(x) for x in (flow.weight_decay, flow.norms(flow.init(final)))
+        np.asarray(x) for x in (flow.weight_decay, flow.norms(flow.init(along[-1])))
     )
-    # Of one norm, or without weight decay, only is the law of signs.
+    multiplier_at_rest = decay * np.abs(np.prod(norms)) ** (2 / norms.size)
+    # The law of signs holds for one norm, or without weight decay.
     is_monotone = norms.size == 1 or decay == 0
-    # The units of a layer that have spheres of their own have multipliers of their own.
-    of_layers = not (
-        isinstance(flow, LagrangeFlow) and isinstance(flow.spheres, RowSpheres)
-    )
-    rests = "0 if SGD rests" if of_layers and final.out_size == 1 else None
-    # The gradients of a sample have rank one by the layers of dense networks only.
-    is_dense = isinstance(final, Dense)
-    with np.errstate(divide="ignore"):
-        interpolating = 1 / rho[-1] if problem.loss.attains_infimum else None
-    rows = [
+    return [
         Row("rho", "ρ", rho[-1], rho_eq[-1], "SQ 5, M112 7"),
         Row(
             "growth_violations",
@@ -74,9 +76,19 @@ def rows_at_end(problem: Problem, flow: AbstractFlow, along: Trajectory) -> list
             "multiplier",
             "multiplier ν",
             measured["multiplier"],
-            decay * np.abs(np.prod(norms)) ** (2 / norms.size),
+            multiplier_at_rest,
             "M112 6",
         ),
+    ]
+
+
+def _directions(flow: AbstractFlow, final: AbstractNetwork, measured) -> list[Row]:
+    # The units of a layer that have spheres of their own have multipliers of their own.
+    of_layers = not (
+        isinstance(flow, LagrangeFlow) and isinstance(flow.spheres, RowSpheres)
+    )
+    of_samples = of_layers and final.out_size == 1
+    return [
         Row("stationarity", "stationarity", measured["stationarity"], 0),
         Row(
             "structural_residual",
@@ -95,11 +107,17 @@ def rows_at_end(problem: Problem, flow: AbstractFlow, along: Trajectory) -> list
         Row(
             "sample_residual",
             "∂f/∂V = V f, mean",
-            np.asarray(along.observables["sample_residual"])[-1],
-            rests,
-            "M112 40" if rests else "",
+            measured["sample_residual"],
+            "0 if SGD rests" if of_samples else None,
+            "M112 40" if of_samples else "",
         ),
-        *_balance(problem, flow, along),
+    ]
+
+
+def _ranks(final: AbstractNetwork, measured) -> list[Row]:
+    # The gradients of a sample have rank one by the layers of dense networks only.
+    is_dense = isinstance(final, Dense)
+    return [
         Row(
             "stable_rank",
             "stable rank",
@@ -114,44 +132,55 @@ def rows_at_end(problem: Problem, flow: AbstractFlow, along: Trajectory) -> list
             "M112 Lemma 6" if is_dense else "",
         ),
     ]
-    if not problem.dataset.regression:
+
+
+def _margins(problem: Problem, along: Trajectory, measured) -> list[Row]:
+    if problem.dataset.regression:
+        return []
+    interpolates = problem.loss.attains_infimum
+    with np.errstate(divide="ignore"):
+        expected = 1 / np.asarray(along.observables["rho"])[-1]
+    return [
+        Row("train_error", "train error", 1 - measured["accuracy"]),
+        Row(
+            "margin_min",
+            "smallest margin",
+            measured["margin_min"],
+            expected if interpolates else None,
+            "M112 §1.2" if interpolates else "",
+        ),
+        Row(
+            "margin_mean",
+            "mean margin",
+            measured["margin_mean"],
+            expected if interpolates else None,
+        ),
+        Row("support", "samples near the smallest", measured["support"]),
+        Row(
+            "equal_margin_defect",
+            "spread of the margins",
+            measured["equal_margin_defect"],
+            0 if interpolates else None,
+            "M112 Prop. 1" if interpolates else "",
+        ),
+    ]
+
+
+def _collapse(problem: Problem, along: Trajectory) -> list[Row]:
+    if not can_collapse(problem, along[-1]):
+        return []
+    series = along.observables["neural_collapse"]
+    collapse = jax.tree.map(lambda x: np.asarray(x)[-1], series)
+    rows = [
+        Row("nc1", "NC1, each hidden layer", collapse.nc1, 0, "M112 §5"),
+        Row("nc4", "NC4", collapse.nc4, 0),
+    ]
+    if (problem.dataset.num_classes or 2) > 2:
+        # The means of two classes are always a simplex.
         rows += [
-            Row("train_error", "train error", 1 - measured["accuracy"]),
-            Row(
-                "margin_min",
-                "smallest margin",
-                measured["margin_min"],
-                interpolating,
-                "M112 §1.2" if problem.loss.attains_infimum else "",
-            ),
-            Row(
-                "margin_mean",
-                "mean margin",
-                measured["margin_mean"],
-                interpolating,
-            ),
-            Row("support", "samples near the smallest", measured["support"]),
-            Row(
-                "equal_margin_defect",
-                "spread of the margins",
-                measured["equal_margin_defect"],
-                0 if problem.loss.attains_infimum else None,
-                "M112 Prop. 1" if problem.loss.attains_infimum else "",
-            ),
+            Row("nc2_simplex", "NC2, simplex", collapse.nc2_simplex, 0),
+            Row("nc3_product", "NC3, last layer", collapse.nc3_product, 0),
         ]
-    if can_collapse(problem, final):
-        series = along.observables["neural_collapse"]
-        collapse = jax.tree.map(lambda x: np.asarray(x)[-1], series)
-        rows += [
-            Row("nc1", "NC1, each hidden layer", collapse.nc1, 0, "M112 §5"),
-            Row("nc4", "NC4", collapse.nc4, 0),
-        ]
-        if (problem.dataset.num_classes or 2) > 2:
-            # The means of two classes are always a simplex.
-            rows += [
-                Row("nc2_simplex", "NC2, simplex", collapse.nc2_simplex, 0),
-                Row("nc3_product", "NC3, last layer", collapse.nc3_product, 0),
-            ]
     return rows
 
 
