@@ -65,6 +65,36 @@ def test_margin_bound_of_classes():
     np.testing.assert_allclose(again, found, rtol=1e-12)
 
 
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_spectral_margin_bound(outputs):
+    """With Dudley's integral done by quadrature, 4 / N^(3/2) + 12 / N times that of the
+    root of the logarithm of the covering numbers from 1/N to the root of N."""
+    problem, network = problem_for("dense", outputs), network_of("dense", 0.0, outputs)
+    found = analysis.spectral_margin_bound(problem, network, margin=0.1, confidence=0.9)
+    units = [np.asarray(w) / np.linalg.norm(w) for w in network.weights]
+    spectral = [np.linalg.svd(v)[1][0] for v in units]
+    rows = [sum(np.linalg.norm(row) for row in v) for v in units]
+    ratios = [(b / s) ** (2 / 3) for b, s in zip(rows, spectral, strict=True)]
+    inputs = np.asarray(problem.dataset.inputs)
+    # Theorem 3.3 of the reference; the loss stretches by 1/γ, or 2/γ, per unit.
+    stretch = (1 if outputs == 1 else 2) / 0.1
+    entropy = np.sum(inputs**2) * np.log(2 * 5**2) * np.prod(spectral) ** 2
+    entropy *= np.sum(ratios) ** 3 * stretch**2
+    # Over the logarithm of the radius, which divides the root of the entropy.
+    radii, weights = np.polynomial.legendre.leggauss(20)
+    low, high = np.log(1 / 7), np.log(np.sqrt(7))
+    logs = (low + high) / 2 + (high - low) / 2 * radii
+    integrand = np.sqrt(entropy / np.exp(logs) ** 2) * np.exp(logs)
+    integral = np.sum(weights * integrand) * (high - low) / 2
+    complexity = 4 / 7**1.5 + 12 / 7 * integral
+    ramp = analysis.ramp_loss(problem, network, margin=0.1)
+    expected = ramp + 2 * complexity + 3 * np.sqrt(np.log(20) / 14)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    larger = network.with_weights(tuple(3.0 * w for w in network.weights))
+    again = analysis.spectral_margin_bound(problem, larger, margin=0.1, confidence=0.9)
+    np.testing.assert_allclose(again, found, rtol=1e-12)
+
+
 def test_what_the_margin_bound_bounds():
     """Where it is not vacuous: many samples, far apart."""
     rng = np.random.default_rng(0)
@@ -75,6 +105,8 @@ def test_what_the_margin_bound_bounds():
     test = problem_of(inputs[10_000:], labels[10_000:])
     bound = analysis.margin_bound(train, network, margin=1.0)
     assert 1 - test.accuracy(network) < bound < 0.5
+    # One with larger constants is vacuous even here.
+    assert analysis.spectral_margin_bound(train, network, margin=1.0) > 1
 
 
 def test_arguments_that_do_not_fit():

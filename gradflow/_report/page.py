@@ -30,6 +30,9 @@ def draw_page(
         ylabel=r"$\|\partial f_n/\partial V - V f_n\| \,/\, "
         r"\|\partial f_n/\partial V\|$, mean",
     )
+    if residuals.get_yscale() == "linear":
+        # They are sines: what is near 1 should look so.
+        residuals.set_ylim(0, 1.05)
     plot.layers(along, "stable_rank", axes=ranks, ylabel="stable rank", yscale="linear")
     plot.spectrum(spectrum, axes=eigenvalues)
     if "neural_collapse" in along.observables:

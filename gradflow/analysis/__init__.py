@@ -7,6 +7,7 @@ from ._binary_collapse import BinaryCollapse as BinaryCollapse
 from ._binary_collapse import binary_collapse as binary_collapse
 from ._bounds import margin_bound as margin_bound
 from ._bounds import rademacher_bound as rademacher_bound
+from ._bounds import spectral_margin_bound as spectral_margin_bound
 from ._classifier import ClassifierRelation as ClassifierRelation
 from ._classifier import classifier_relation as classifier_relation
 from ._classifier import classifier_residual as classifier_residual
