@@ -60,14 +60,14 @@ class Stationarity(AbstractObservable):
     def __call__(self, point: Point) -> Float[Array, ""]:
         problem, flow, state = point.problem, point.flow, point.state
 
-        def kinds_of_slopes(outputs: Float[Array, "N C"]) -> Float[Array, "3 N C"]:
+        def kinds_of_slopes(outputs: Float[Array, "N C"]) -> Float[Array, "kinds N C"]:
             slopes = problem.slopes(outputs)
-            reference = slopes
             if problem.loss.attains_infimum:
                 reference = problem.slopes(jnp.zeros_like(outputs))
-            return jnp.stack([slopes, reference, jnp.abs(reference)])
+                return jnp.stack([slopes, reference, jnp.abs(reference)])
+            return jnp.stack([slopes, jnp.abs(slopes)])
 
-        def gradient(kind: Float[Array, " 3"]) -> State:
+        def gradient(kind: Float[Array, " kinds"]) -> State:
             return flow.gradient(
                 problem,
                 state,
@@ -75,11 +75,13 @@ class Stationarity(AbstractObservable):
                 lambda outputs: jnp.einsum("k,knc->nc", kind, kinds_of_slopes(outputs)),
             )
 
-        # Three pullbacks through one network, which then has to be compiled once.
-        gradients = jax.vmap(gradient)(jnp.eye(3, dtype=point.network.weights[0].dtype))
+        # Pullbacks through one network, which then has to be compiled once.
+        num_kinds = 3 if problem.loss.attains_infimum else 2
+        kinds = jnp.eye(num_kinds, dtype=point.network.weights[0].dtype)
+        gradients = jax.vmap(gradient)(kinds)
         decay = flow.decay(state)
         terms = jax.tree.map(
-            lambda g, d: jnp.stack([g[0] + d, g[1], g[2], d]), gradients, decay
+            lambda g, d: jnp.stack([g[0] + d, g[-2], g[-1], d]), gradients, decay
         )
         norms = jax.vmap(lambda term: _norm(flow, state, term))(terms)
         speed, scale = norms[0], jnp.maximum(norms[1], norms[2]) + norms[3]
