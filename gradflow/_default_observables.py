@@ -9,7 +9,13 @@ from jaxtyping import Array, Float
 from ._flow import AbstractFlow
 from ._loss import SquareLoss
 from ._network import AbstractNetwork
-from ._observables import AbstractObservable, NormDefect, Point, Stationarity
+from ._observables import (
+    AbstractObservable,
+    NormDefect,
+    Point,
+    Stationarity,
+    check_observables,
+)
 from ._problem import Problem
 from ._types import Observable
 from .analysis import rho_eq
@@ -24,13 +30,7 @@ def as_observables(
     """
     if observables is None:
         return dict(default_observables(problem, flow))
-    if not isinstance(observables, Mapping) or not all(
-        callable(o) and not isinstance(o, type) for o in observables.values()
-    ):
-        raise ValueError(
-            "`observe` must be a dictionary from names to functions "
-            f"`fn(problem, network)`, got {observables!r}."
-        )
+    check_observables("observe", observables)
     return dict(observables)
 
 

@@ -1,7 +1,7 @@
 """What is measured along a run."""
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -41,6 +41,25 @@ def measure(observable: Observable | AbstractObservable, point: Point) -> Any:
     if isinstance(observable, AbstractObservable):
         return observable(point)
     return observable(point.problem, point.network)
+
+
+def check_observables(name: str, observables: Any) -> None:
+    """Raises a `ValueError` for anything but a dictionary of functions, with the name
+    of the argument."""
+    if not isinstance(observables, Mapping) or not all(
+        callable(o) and not isinstance(o, type) for o in observables.values()
+    ):
+        raise ValueError(
+            f"`{name}` must be a dictionary from names to functions "
+            f"`fn(problem, network)`, got {observables!r}."
+        )
+
+
+def check_measured(argument: str, values: Mapping[str, Any]) -> None:
+    """Raises a `ValueError` where an observable has returned no array."""
+    for name, value in values.items():
+        if not jax.tree.leaves(value):
+            raise ValueError(f"`{argument}`: {name!r} returns {value!r}, not an array.")
 
 
 class Stationarity(AbstractObservable):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ._check import check_instance
-from ._observables import AbstractObservable
+from ._observables import AbstractObservable, check_measured, check_observables
 from ._problem import Problem
 from ._trajectory import Trajectory
 from ._types import Observable
@@ -34,27 +34,17 @@ def observe(
     """
     check_instance("problem", problem, Problem)
     check_instance("trajectory", trajectory, Trajectory)
-    if trajectory.networks is None:
-        raise ValueError(
-            "`trajectory`: its networks were not saved, so nothing more can be "
-            "measured: run it again with `save_networks=True`."
-        )
+    networks = trajectory.require_networks()
     if trajectory.ts.ndim != 1:
         raise ValueError("`trajectory` holds several runs: use `jax.vmap`.")
-    if not isinstance(observables, Mapping) or not all(
-        callable(o) and not isinstance(o, type) for o in observables.values()
-    ):
-        raise ValueError(
-            "`observables` must be a dictionary from names to functions "
-            f"`fn(problem, network)`, got {observables!r}."
-        )
+    check_observables("observables", observables)
     for name, observable in observables.items():
         if isinstance(observable, AbstractObservable):
             raise ValueError(
                 f"`observables`: {name!r} is measured of a flow and its state, which a "
                 "trajectory does not hold. Give it as `observe` to the run itself."
             )
-    measured = _along(problem, trajectory.networks, dict(observables))
+    measured = _along(problem, networks, dict(observables))
     return dataclasses.replace(
         trajectory, observables={**trajectory.observables, **measured}
     )
@@ -65,11 +55,7 @@ def _along(problem, networks, observables):
     def at(weights):
         network = networks.with_weights(weights)
         values = {name: fn(problem, network) for name, fn in observables.items()}
-        for name, value in values.items():
-            if not jax.tree.leaves(value):
-                raise ValueError(
-                    f"`observables`: {name!r} returns {value!r}, not an array."
-                )
+        check_measured("observables", values)
         return jax.tree.map(jnp.asarray, values)
 
     return jax.lax.map(at, networks.weights)

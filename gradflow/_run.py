@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 from ._check import is_concrete
 from ._flow import AbstractFlow
 from ._network import AbstractNetwork
-from ._observables import Point, measure
+from ._observables import Point, check_measured, measure
 from ._problem import Problem
 from ._results import RESULTS, SolveError, explain, is_okay
 from ._trajectory import Trajectory
@@ -49,9 +49,7 @@ def measure_row(
     state = flow.project(state)
     point = Point(problem, flow, t, state, flow.to_network(state, network))
     values = {name: measure(o, point) for name, o in observables.items()}
-    for name, value in values.items():
-        if not jax.tree.leaves(value):
-            raise ValueError(f"`observe`: {name!r} returns {value!r}, not an array.")
+    check_measured("observe", values)
     weights = point.network.weights if save_networks else None
     dtype = network.weights[0].dtype
 

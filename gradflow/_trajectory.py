@@ -55,16 +55,19 @@ class Trajectory(eqx.Module):
 
     def __getitem__(self, index: int) -> AbstractNetwork:
         """The network at `ts[index]`."""
+        networks = self.require_networks()
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"index {index} of a trajectory of {len(self)} networks")
+        return networks.with_weights(tuple(w[index] for w in networks.weights))
+
+    def require_networks(self) -> AbstractNetwork:
+        """The `networks`; a `ValueError` where they were not saved."""
         if self.networks is None:
             raise ValueError(
                 "The networks of this trajectory were not saved: run it again with "
                 "`save_networks=True`."
             )
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"index {index} of a trajectory of {len(self)} networks")
-        return self.networks.with_weights(
-            tuple(w[index] for w in self.networks.weights)
-        )
+        return self.networks
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the trajectory to `path`, an `.npz` file; whole or not at all.

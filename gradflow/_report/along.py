@@ -14,10 +14,10 @@ from .._network import AbstractNetwork
 from .._observables import AbstractObservable, Point
 from .._observe import observe
 from .._problem import Problem
-from .._run import numbers_to_arrays
 from .._trajectory import Trajectory
 from ..analysis import (
     neural_collapse,
+    product_of_norms,
     sample_residual,
     stable_rank,
     stationarity_residual,
@@ -31,8 +31,7 @@ def measure_along(
     reached = np.flatnonzero(np.isfinite(np.asarray(trajectory.ts)))
     chosen = np.unique(np.linspace(0, len(reached) - 1, num_times).round().astype(int))
     rows = reached[chosen]
-    networks = trajectory.networks
-    assert networks is not None
+    networks = trajectory.require_networks()
     few = dataclasses.replace(
         trajectory,
         ts=trajectory.ts[rows],
@@ -41,8 +40,8 @@ def measure_along(
         error=None,
     )
     observables = {
-        "rho": _rho,
-        "rho_eq": OfFlow(Equilibrium(), numbers_to_arrays(flow, few.ts.dtype)),
+        "rho": product_of_norms,
+        "rho_eq": OfFlow(Equilibrium(), flow),
         "stationarity_residual": stationarity_residual,
         "sample_residual": _mean_sample_residual,
         "stable_rank": stable_rank,
@@ -70,11 +69,6 @@ class OfFlow(eqx.Module):
         state = self.flow.project(self.flow.init(network))
         t = jnp.zeros((), network.weights[0].dtype)
         return self.observable(Point(problem, self.flow, t, state, network))
-
-
-def _rho(problem: Problem, network: AbstractNetwork) -> Float[Array, ""]:
-    del problem
-    return jnp.prod(network.norms)
 
 
 def _mean_sample_residual(

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from .._check import check_instance, is_concrete
 from .._flow import AbstractFlow
 from .._problem import Problem
+from .._run import numbers_to_arrays
 from .._trajectory import Trajectory
 from ..analysis import SpectralDensity
 from .along import measure_along
@@ -80,17 +81,14 @@ def report(
     check_instance("problem", problem, Problem)
     check_instance("flow", flow, AbstractFlow)
     check_instance("trajectory", trajectory, Trajectory)
-    if trajectory.networks is None:
-        raise ValueError(
-            "`trajectory`: its networks were not saved, so nothing can be measured: "
-            "run it again with `save_networks=True`."
-        )
     if trajectory.ts.ndim != 1 or not is_concrete(trajectory):
         raise ValueError(
             "`trajectory` must be a single run, outside of transformations."
         )
     if num_times < 2:
         raise ValueError(f"`num_times` must be at least 2, got {num_times}.")
+    # Or another weight decay would mean another compilation.
+    flow = numbers_to_arrays(flow, trajectory.ts.dtype)
     along = measure_along(problem, flow, trajectory, num_times)
     spectrum, rows = measure_spectrum(problem, flow, along[-1])
     return Report(problem, along, spectrum, (*rows_at_end(problem, flow, along), *rows))

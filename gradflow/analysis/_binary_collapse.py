@@ -1,14 +1,13 @@
 """Neural collapse with one output."""
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._network import AbstractNetwork
-from .._network.pre_activations import features
 from .._problem import Problem
 from ._classes import classes_of
+from ._features import hidden_features
 from ._scaled import scaled
 
 
@@ -53,18 +52,14 @@ def binary_collapse(problem: Problem, network: AbstractNetwork) -> BinaryCollaps
     **Raises:** `ValueError` for other labels, a class without a sample, and a network
     without hidden layers.
     """
-    problem.check(network)
+    layers = hidden_features(problem, network)
     if not problem.dataset.signs:
         raise ValueError(
             "`problem` must have labels ±1, and one output; for classes there is "
             "`neural_collapse`."
         )
-    if len(network.weights) < 2:
-        raise ValueError(
-            "`network` has no hidden layer, whose features could collapse."
-        )
     classes, _ = classes_of(problem)
-    h, _ = scaled(jax.vmap(lambda x: features(network, x)[-1])(problem.dataset.inputs))
+    h, _ = scaled(layers[-1])
     last, _ = scaled(network.matrices[-1][0])
 
     def of_class(k: int):

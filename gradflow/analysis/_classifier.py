@@ -8,10 +8,10 @@ from jaxtyping import Array, Float
 from .._check import check_positive
 from .._loss import SquareLoss
 from .._network import AbstractNetwork
-from .._network.pre_activations import features
 from .._problem import Problem
 from .._types import RealScalarLike
 from ._classes import classes_of
+from ._features import hidden_features
 
 
 def classifier_residual(
@@ -36,7 +36,7 @@ def classifier_residual(
     without hidden layers.
     """
     check_positive("weight_decay", weight_decay)
-    h = _last_features(problem, network)
+    h = hidden_features(problem, network)[-1]
     slopes = problem.slopes(problem.outputs(network))
     decay = jnp.asarray(weight_decay, h.dtype)
     return _relative(network.matrices[-1], -slopes.T @ h / (2 * decay))
@@ -106,7 +106,7 @@ def classifier_relation(
             "classes; `classifier_residual` is defined for all."
         )
     classes, _ = classes_of(problem)
-    h, outputs = _last_features(problem, network), problem.outputs(network)
+    h, outputs = hidden_features(problem, network)[-1], problem.outputs(network)
     last = network.matrices[-1]
     onehot = jax.nn.one_hot(classes, num_classes, dtype=h.dtype)
     counts = jnp.sum(onehot, axis=0)
@@ -127,13 +127,6 @@ def classifier_relation(
         simplex_norms=jnp.sqrt(equal * (epsilon - share * epsilon**2)),
         frame_norms=jnp.sqrt(sizes * (epsilon - epsilon**2)),
     )
-
-
-def _last_features(problem: Problem, network: AbstractNetwork):
-    problem.check(network)
-    if len(network.weights) < 2:
-        raise ValueError("`network` has no hidden layer, whose features it could see.")
-    return jax.vmap(lambda x: features(network, x)[-1])(problem.dataset.inputs)
 
 
 def _relative(last, expected) -> Float[Array, ""]:

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from .._network import AbstractNetwork
-from .._network.pre_activations import features
 from .._problem import Problem
 from .._tree import safe_norm, safe_sqrt
 from ._classes import classes_of
+from ._features import hidden_features
 from ._scaled import scaled
 
 Center: TypeAlias = Literal["classes", "samples"]
@@ -91,13 +91,9 @@ def neural_collapse(
     **Raises:** `ValueError` for regression data, a single class, classes without a
     sample, a network without hidden layers, and another `center`.
     """
-    problem.check(network)
     if center not in ("classes", "samples"):
         raise ValueError(f'`center` must be "classes" or "samples", got {center!r}.')
-    if len(network.weights) < 2:
-        raise ValueError(
-            "`network` has no hidden layer, whose features could collapse."
-        )
+    layers = hidden_features(problem, network)
     classes, num_classes = classes_of(problem)
     outputs = problem.outputs(network)
     last = network.matrices[-1]
@@ -106,7 +102,6 @@ def neural_collapse(
             jnp.concatenate([-x, x], a) for x, a in ((outputs, 1), (last, 0))
         )
     predicted = jnp.argmax(outputs, axis=1)
-    layers = jax.vmap(lambda x: features(network, x))(problem.dataset.inputs)
     clouds = [_Clouds.of(h, classes, num_classes, center) for h in layers]
     means = clouds[-1].means
 

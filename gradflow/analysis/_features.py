@@ -1,0 +1,23 @@
+"""What the hidden layers hand on, for all samples."""
+
+import jax
+from jaxtyping import Array, Float
+
+from .._network import AbstractNetwork
+from .._network.pre_activations import features
+from .._problem import Problem
+
+
+def hidden_features(
+    problem: Problem, network: AbstractNetwork
+) -> tuple[Float[Array, "N units"], ...]:
+    """The features of each hidden layer.
+
+    **Raises:** `ValueError` for a network that does not fit or has no hidden layer.
+    """
+    problem.check(network)
+    if len(network.weights) < 2:
+        raise ValueError(
+            "`network` has no hidden layer, whose features could collapse."
+        )
+    return jax.vmap(lambda x: features(network, x))(problem.dataset.inputs)
