@@ -1,13 +1,14 @@
 """Losses of one example, and how they are put together over the samples."""
 
 import abc
-from typing import ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
+from ._types import RealScalarLike
 from .datasets import Dataset
 
 Output = Float[Array, " outputs"]
@@ -39,8 +40,11 @@ class AbstractLoss(eqx.Module):
         """The logarithm of the loss of one example, without under- or overflow."""
 
     @abc.abstractmethod
-    def slope(self, output: Output, label: Label) -> Output:
-        """The derivative of the loss of one example by the output."""
+    def slope(
+        self, output: Output, label: Label, log_unit: RealScalarLike = 0.0
+    ) -> Output:
+        """The derivative of the loss of one example by the output, in units of
+        `exp(log_unit)`: divided by it without under- or overflow on the way."""
 
     @abc.abstractmethod
     def check(self, dataset: Dataset) -> None:
@@ -67,8 +71,10 @@ class SquareLoss(AbstractLoss):
         log = 2 * jnp.log(scale) + jnp.log(jnp.where(is_fitted, 1, square))
         return jnp.where(is_fitted, -jnp.inf, log)
 
-    def slope(self, output: Output, label: Label) -> Output:
-        return 2 * (output - _target(output, label))
+    def slope(
+        self, output: Output, label: Label, log_unit: RealScalarLike = 0.0
+    ) -> Output:
+        return 2 * (output - _target(output, label)) * _exp(-log_unit, output)
 
     def check(self, dataset: Dataset) -> None:
         del dataset
@@ -86,8 +92,10 @@ class ExponentialLoss(AbstractLoss):
     def log_value(self, output: Output, label: Label) -> Scalar:
         return -label * output[0]
 
-    def slope(self, output: Output, label: Label) -> Output:
-        return -label * jnp.exp(-label * output)
+    def slope(
+        self, output: Output, label: Label, log_unit: RealScalarLike = 0.0
+    ) -> Output:
+        return -label * _exp(-label * output - log_unit, output)
 
     def check(self, dataset: Dataset) -> None:
         _check_signs(self, dataset)
@@ -105,8 +113,10 @@ class LogisticLoss(AbstractLoss):
     def log_value(self, output: Output, label: Label) -> Scalar:
         return _log_softplus(-label * output[0])
 
-    def slope(self, output: Output, label: Label) -> Output:
-        return -label * jax.nn.sigmoid(-label * output)
+    def slope(
+        self, output: Output, label: Label, log_unit: RealScalarLike = 0.0
+    ) -> Output:
+        return -label * _exp(jax.nn.log_sigmoid(-label * output) - log_unit, output)
 
     def check(self, dataset: Dataset) -> None:
         _check_signs(self, dataset)
@@ -124,11 +134,14 @@ class CrossEntropyLoss(AbstractLoss):
     def log_value(self, output: Output, label: Label) -> Scalar:
         return _log_softplus(-self._soft_margin(output, label))
 
-    def slope(self, output: Output, label: Label) -> Output:
+    def slope(
+        self, output: Output, label: Label, log_unit: RealScalarLike = 0.0
+    ) -> Output:
         # `softmax - onehot`, without the cancellation that would leave nothing of a
         # small probability of the wrong classes in the entry of the right one.
         onehot = _target(output, label)
-        wrong = jax.nn.sigmoid(-self._soft_margin(output, label))
+        log_wrong = jax.nn.log_sigmoid(-self._soft_margin(output, label))
+        wrong = _exp(log_wrong - log_unit, output)
         others = jnp.where(onehot > 0, -jnp.inf, output)
         return wrong * (jax.nn.softmax(others) - onehot)
 
@@ -159,6 +172,10 @@ def _target(output: Output, label: Label) -> Output:
     if jnp.issubdtype(label.dtype, jnp.integer):
         return jax.nn.one_hot(label, output.shape[0], dtype=output.dtype)
     return jnp.broadcast_to(label, output.shape)
+
+
+def _exp(x: Any, like: Output) -> Array:
+    return jnp.exp(jnp.asarray(x, like.dtype))
 
 
 def _log_softplus(x: Scalar) -> Scalar:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 from ._check import check_instance
 from ._loss import AbstractLoss
 from ._network import AbstractNetwork
-from ._types import Weights
+from ._types import RealScalarLike, Weights
 from .datasets import Dataset
 
 
@@ -63,9 +63,17 @@ class Problem(eqx.Module):
         logs = jax.vmap(self.loss.log_value)(self.outputs(network), self.dataset.labels)
         return jax.nn.logsumexp(logs) + jnp.log(self._weight)
 
-    def slopes(self, outputs: Float[Array, "N C"]) -> Float[Array, "N C"]:
-        r"""The slopes $d_n = \partial L / \partial g_n$ of `value`."""
-        return self._weight * jax.vmap(self.loss.slope)(outputs, self.dataset.labels)
+    def slopes(
+        self, outputs: Float[Array, "N C"], log_unit: RealScalarLike = 0.0
+    ) -> Float[Array, "N C"]:
+        r"""The slopes $d_n = \partial L / \partial g_n$ of `value`, in units of
+        `exp(log_unit)`: with `log_value` for it, those of the logarithm of the loss,
+        which do not underflow where the loss does."""
+
+        def slope(output, label):
+            return self.loss.slope(output, label, log_unit)
+
+        return self._weight * jax.vmap(slope)(outputs, self.dataset.labels)
 
     def gradient(self, network: AbstractNetwork) -> Weights:
         """The gradient of `value` by the network's weights."""

@@ -1,6 +1,7 @@
 """What every flow is."""
 
 import abc
+import math
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -86,13 +87,33 @@ class AbstractFlow(eqx.Module, Generic[S]):
             lambda x: jnp.asarray(self.weight_decay, x.dtype) * x, slope
         )
 
+    def velocity(
+        self,
+        t: RealScalarLike,
+        state: S,
+        gradient: S,
+        log_unit: RealScalarLike = 0.0,
+    ) -> S:
+        """The velocity of `state` at time `t` where the loss has the partial
+        derivatives `gradient`. Both in units of `exp(log_unit)`."""
+        del t
+        # Bounded, so that no decay stays none in units that are next to nothing.
+        dtype = jax.tree.leaves(gradient)[0].dtype
+        largest = 0.99 * math.log(float(jnp.finfo(dtype).max))
+        per_unit = jnp.exp(jnp.minimum(jnp.asarray(-log_unit, dtype), largest))
+        total = jax.tree.map(lambda g, d: g + per_unit * d, gradient, self.decay(state))
+        descent = jax.tree.map(jnp.negative, self.sharp(state, total))
+        return self.tangent(state, descent)
+
     def vector_field(
         self, t: RealScalarLike, state: S, problem: Problem, like: AbstractNetwork
     ) -> S:
         """The velocity of `state` at time `t`."""
-        del t
-        total = jax.tree.map(
-            jnp.add, self.gradient(problem, state, like), self.decay(state)
-        )
-        descent = jax.tree.map(jnp.negative, self.sharp(state, total))
-        return self.tangent(state, descent)
+        return self.velocity(t, state, self.gradient(problem, state, like))
+
+    def log_time(
+        self, t: RealScalarLike, state: S, problem: Problem, like: AbstractNetwork
+    ) -> Float[Array, ""]:
+        """The logarithm of the time that has passed in the flow without a clock."""
+        del state, problem
+        return jnp.log(jnp.asarray(t, like.weights[0].dtype))
