@@ -203,13 +203,13 @@ def _descend(
             checkpoints=_CHECKPOINTS,
         )
         t = time_of(carry.step)
-        weights, values = measure_row(
+        log_t, weights, values = measure_row(
             problem, flow, network, observables, save_networks, t, carry.state
         )
         meter_state = meter.step(meter_state, carry.step / steps)
         # A descent that has ended goes no further, and its rows have no times.
         t = jnp.where(is_first | (carry.step > step_before), t, jnp.inf)
-        return (carry, meter_state), (t, weights, values)
+        return (carry, meter_state), (t, log_t, weights, values)
 
     meter: diffrax.AbstractProgressMeter = (
         diffrax.TqdmProgressMeter(refresh_steps=1)
@@ -231,7 +231,7 @@ def _descend(
     (carry, meter_state), rows = jax.lax.scan(
         advance_and_save, (carry, meter.init()), (targets, is_first)
     )
-    ts, weights, values = jax.tree.map(lambda x: x[:-1], rows)
+    ts, log_ts, weights, values = jax.tree.map(lambda x: x[:-1], rows)
     meter.close(meter_state)  # pyright: ignore[reportArgumentType]
     result = RESULTS.where(
         carry.has_ended(),
@@ -240,6 +240,7 @@ def _descend(
     )
     return Run(
         ts=ts,
+        log_ts=log_ts,
         weights=weights,
         observables=values,
         t_end=time_of(carry.step),

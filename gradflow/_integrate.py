@@ -10,7 +10,8 @@ import optimistix as optx
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float
 
-from ._flow import AbstractFlow
+from ._end_of_path import end_of_path, stands_still
+from ._flow import AbstractClock, AbstractFlow
 from ._network import AbstractNetwork, has_kinks, scale_kinks, smoothing_of
 from ._network.pre_activations import pre_activations
 from ._observables import Point, measure
@@ -122,14 +123,21 @@ def integrate(
         del t, args, kwargs
         return flow.defect(unravel(y)) > settings.max_defect
 
+    def point_at(t, state: State) -> Point:
+        return Point(problem, flow, t, state, flow.to_network(state, network_at(t)))
+
+    has_clock = isinstance(flow, AbstractClock)
+
+    def at_end_of_path(t, y, args, **kwargs) -> Bool[Array, ""]:
+        del args, kwargs
+        if has_clock and flow.stands_still_at_rest:
+            return stands_still(point_at(t, unravel(y)))
+        return jnp.asarray(False)
+
     def user_condition(condition):
         def is_met(t, y, args, **kwargs) -> Bool[Array, ""]:
             del args, kwargs
-            state = unravel(y)
-            point = Point(
-                problem, flow, t, state, flow.to_network(state, network_at(t))
-            )
-            return jnp.asarray(measure(condition, point), bool)
+            return jnp.asarray(measure(condition, point_at(t, unravel(y))), bool)
 
         return is_met
 
@@ -184,7 +192,12 @@ def integrate(
         stepsize_controller=controller,
         adjoint=settings.adjoint,
         event=diffrax.Event(
-            (cannot_start, off_spheres, *map(user_condition, conditions))
+            (
+                cannot_start,
+                off_spheres,
+                at_end_of_path,
+                *map(user_condition, conditions),
+            )
         ),
         max_steps=settings.max_steps,
         throw=False,
@@ -197,7 +210,7 @@ def integrate(
     saved_ts: Any = solution.ts
     saved: Any = solution.ys
     solver_state: Any = solution.solver_state
-    no_start, is_off_spheres, *conditions_met = event_mask
+    no_start, is_off_spheres, stopped, *conditions_met = event_mask
     result = RESULTS.promote(solution.result)
     is_nonfinite = no_start | (result == RESULTS.nonfinite)
     result = RESULTS.where(is_nonfinite, RESULTS.nonfinite_state, result)
@@ -206,8 +219,10 @@ def integrate(
         solver_state, watch = solver_state
         is_chattering = watch.is_chattering() & (result == RESULTS.internal_error)
         result = RESULTS.where(is_chattering, RESULTS.chattering, result)
-    weights, values = saved["saved"]
+    log_ts, weights, values = saved["saved"]
     end: State = flow.project(unravel(saved["end"][0]))
+    if has_clock:
+        result = end_of_path(point_at(saved_ts["end"][0], end), result, stopped)
     num_steps = solution.stats["num_steps"]
     stats: dict[str, Any] = {
         "num_steps": num_steps,
@@ -228,6 +243,7 @@ def integrate(
     return Run(
         t_end=saved_ts["end"][0],
         ts=saved_ts["saved"],
+        log_ts=log_ts,
         weights=weights,
         observables=values,
         end=end,

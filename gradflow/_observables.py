@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ._check import check_positive
-from ._flow import AbstractFlow
+from ._flow import AbstractFlow, without_clock
 from ._network import AbstractNetwork
 from ._problem import Problem
 from ._solver.spectral_radius import refine, unknown_spectral_radius
@@ -78,9 +78,10 @@ class Stationarity(AbstractObservable):
 
     def __call__(self, point: Point) -> Float[Array, ""]:
         problem, flow, state = point.problem, point.flow, point.state
+        log_unit = _log_unit(point)
 
         def kinds_of_slopes(outputs: Float[Array, "N C"]) -> Float[Array, "kinds N C"]:
-            slopes = problem.slopes(outputs)
+            slopes = problem.slopes(outputs, log_unit)
             if problem.loss.attains_infimum:
                 reference = problem.slopes(jnp.zeros_like(outputs))
                 return jnp.stack([slopes, reference, jnp.abs(reference)])
@@ -98,7 +99,7 @@ class Stationarity(AbstractObservable):
         num_kinds = 3 if problem.loss.attains_infimum else 2
         kinds = jnp.eye(num_kinds, dtype=point.network.weights[0].dtype)
         gradients = jax.vmap(gradient)(kinds)
-        decay = flow.decay(state)
+        decay = flow.decay(state, log_unit)
         terms = jax.tree.map(
             lambda g, d: jnp.stack([g[0] + d, g[-2], g[-1], d]), gradients, decay
         )
@@ -129,18 +130,18 @@ class Sharpness(AbstractObservable):
         check_positive("rtol", self.rtol)
 
     def __call__(self, point: Point) -> Float[Array, ""]:
-        flow, t = point.flow, point.t
+        flow, start = without_clock(point.flow, point.state)
 
         def field(state: State) -> State:
             return flow.vector_field(
-                t, flow.project(state), point.problem, point.network
+                point.t, flow.project(state), point.problem, point.network
             )
 
         def radius(of: Callable[[State], State]) -> Float[Array, ""]:
             return refine(
                 of,
-                point.state,
-                unknown_spectral_radius(point.state),
+                start,
+                unknown_spectral_radius(start),
                 when=jnp.asarray(True),
                 rtol=self.rtol,
                 max_iterations=self.max_iterations,
@@ -153,6 +154,18 @@ class Sharpness(AbstractObservable):
             return jax.tree.map(lambda f, s: f - either_end * s, field(state), state)
 
         return radius(shifted) - either_end
+
+
+def _log_unit(point: Point) -> Float[Array, ""]:
+    """Of the larger one of loss and decay, where the loss may be next to nothing; in
+    such units neither is, nor overflows."""
+    problem, flow = point.problem, point.flow
+    if problem.loss.attains_infimum:
+        return jnp.zeros((), point.network.weights[0].dtype)
+    log_loss = problem.log_value(point.network)
+    weight_decay = jnp.asarray(flow.weight_decay, log_loss.dtype)
+    log_decay = jnp.log(weight_decay * flow.penalty(point.state))
+    return jax.lax.stop_gradient(jnp.maximum(log_loss, log_decay))
 
 
 def _norm(flow: AbstractFlow, state: State, gradient: State) -> Float[Array, ""]:

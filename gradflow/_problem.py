@@ -60,7 +60,11 @@ class Problem(eqx.Module):
 
     def log_value(self, network: AbstractNetwork) -> Float[Array, ""]:
         """The logarithm of `value`, also where the loss itself under- or overflows."""
-        logs = jax.vmap(self.loss.log_value)(self.outputs(network), self.dataset.labels)
+        return self.log_value_of(self.outputs(network))
+
+    def log_value_of(self, outputs: Float[Array, "N C"]) -> Float[Array, ""]:
+        """`log_value` of the network that has these outputs."""
+        logs = jax.vmap(self.loss.log_value)(outputs, self.dataset.labels)
         return jax.nn.logsumexp(logs) + jnp.log(self._weight)
 
     def slopes(

@@ -4,12 +4,16 @@ import diffrax
 
 
 class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
-    """How a run ended. `successful` and `event_occurred` (a condition of `until` was
-    met) are good ends; everything else is a failure and says which."""
+    """How a run ended. `successful`, `event_occurred` (a condition of `until` was met)
+    and `at_rest` (of flows with a clock) are good ends; everything else is a failure
+    and says which."""
 
     nonfinite_state = "The loss, its gradient or the weights became infinite or NaN."
     left_spheres = "The directions of the layers left their unit spheres."
     chattering = "The solution chatters: it returns to a kink again and again."
+    at_rest = "The flow has come to rest, where its clock stands still."
+    positive_loss = "The flow has come to rest where the loss is positive."
+    dead_network = "No weight has an influence on the loss."
     not_critical = "There is no critical point next to the network."
 
 
@@ -21,6 +25,9 @@ NAMES = (
     "nonfinite_state",
     "left_spheres",
     "chattering",
+    "at_rest",
+    "positive_loss",
+    "dead_network",
     "not_critical",
     "max_steps_rejected",
     "nonlinear_max_steps_reached",
@@ -49,6 +56,12 @@ _ADVICE = {
     "over the width of the kinks. What an explicit method makes of that is wrong by an "
     "amount that nothing controls. Leave `smoothing` and `solver` to their defaults. "
     "For gradient descent of small steps as it is, use `gradflow.descend`.",
+    "positive_loss": "Not all samples are classified correctly, and the loss has a "
+    "positive lower bound or a critical point there. Likely causes: data that the "
+    "network cannot separate (a label error, equal inputs with different labels, too "
+    "small a network), or another start is needed.",
+    "dead_network": "Likely cause: no hidden unit is active for any sample. Start from "
+    "other weights.",
     "not_critical": "Likely causes: the flow has not come to rest "
     "(integrate longer); units of an exact ReLU network sliding along their kinks, "
     "where the gradient jumps (smooth the network with `ReLU(smoothing=1e-2)`); a loss "
@@ -76,7 +89,11 @@ class PolishError(RuntimeError):
 
 def is_okay(result: RESULTS):
     """Whether the end was a good one."""
-    return (result == RESULTS.successful) | (result == RESULTS.event_occurred)
+    return (
+        (result == RESULTS.successful)
+        | (result == RESULTS.event_occurred)
+        | (result == RESULTS.at_rest)
+    )
 
 
 def name_of(result: RESULTS) -> str:

@@ -25,6 +25,7 @@ class Run(eqx.Module):
     that were not reached have the time `inf`."""
 
     ts: Float[Array, " rows"]
+    log_ts: Float[Array, " rows"]
     weights: Weights | None
     observables: dict[str, PyTree[Array]]
     t_end: Float[Array, ""]
@@ -44,8 +45,9 @@ def measure_row(
     save_networks: bool,
     t: Float[Array, ""],
     state: State,
-) -> tuple[Weights | None, dict[str, Any]]:
-    """The weights, if they are to be saved, and all observables of one state."""
+) -> tuple[Float[Array, ""], Weights | None, dict[str, Any]]:
+    """The logarithm of the physical time, the weights, if they are to be saved, and all
+    observables of one state."""
     state = flow.project(state)
     point = Point(problem, flow, t, state, flow.to_network(state, network))
     values = {name: measure(o, point) for name, o in observables.items()}
@@ -60,7 +62,8 @@ def measure_row(
             value if jnp.issubdtype(value.dtype, jnp.inexact) else value.astype(dtype)
         )
 
-    return weights, jax.tree.map(as_float, values)
+    log_t = flow.log_time(t, state, problem, network)
+    return log_t, weights, jax.tree.map(as_float, values)
 
 
 def finish(
@@ -82,6 +85,7 @@ def finish(
         stopped_by = met[0] if met else None
     trajectory = Trajectory(
         ts=ts,
+        log_ts=run.log_ts,
         networks=None if run.weights is None else network.with_weights(run.weights),
         final=network.with_weights(run.final),
         observables=run.observables,
@@ -96,7 +100,8 @@ def finish(
 
 
 def with_end_row(
-    run: Run, row: Callable[[Float[Array, ""], State], tuple[Weights | None, Any]]
+    run: Run,
+    row: Callable[[Float[Array, ""], State], tuple[Any, Weights | None, Any]],
 ) -> Run:
     """Appends the point where a run ended early, which no one had asked to save.
 
@@ -105,13 +110,15 @@ def with_end_row(
     if not is_concrete(run) or run.result == RESULTS.successful:
         return run
     reached = int(np.sum(np.isfinite(run.ts)))
-    rows = (run.ts, run.weights, run.observables)
+    rows = (run.ts, run.log_ts, run.weights, run.observables)
     rows = jax.tree.map(lambda x: x[:reached], rows)
     if reached == 0 or run.ts[reached - 1] != run.t_end:
         end = (run.t_end, *row(run.t_end, run.end))
         rows = jax.tree.map(lambda x, y: jnp.concatenate([x, y[None]]), rows, end)
-    ts, weights, observables = rows
-    return dataclasses.replace(run, ts=ts, weights=weights, observables=observables)
+    ts, log_ts, weights, observables = rows
+    return dataclasses.replace(
+        run, ts=ts, log_ts=log_ts, weights=weights, observables=observables
+    )
 
 
 def floats_to_arrays(tree: Any, dtype: Any) -> Any:

@@ -69,7 +69,8 @@ def solve(
     - `network`: where to start.
     - `t1`: the final time.
     - `ts`: the times to save, of shape `(T,)`, in increasing order, from `t0` to `t1`.
-        Not given: 101 evenly spaced times.
+        Not given: 101 times, evenly spaced, or denser at the start where a clock asks
+        for that.
     - `rtol`: the relative tolerance of each step, layer by layer: relative to the
         layer's norm, or to three times the way that it has come from the start, if that
         is less. Everything else follows from it. The error of a run is proportional to
@@ -125,7 +126,7 @@ def solve(
     problem.check(network)
     dtype = network.weights[0].dtype
     check_precision(dtype, rtol)
-    t0, t1, ts = _check_times(t0, t1, ts, dtype)
+    t0, t1, ts = _check_times(flow, t0, t1, ts, dtype)
     check_positive("rtol", rtol)
     # For what is zero and stays so.
     atol = float(jnp.finfo(dtype).tiny) if atol is None else atol
@@ -205,7 +206,7 @@ def _for_adjoint(
     return solver
 
 
-def _check_times(t0, t1, ts, dtype):
+def _check_times(flow, t0, t1, ts, dtype):
     check_scalar("t0", t0)
     check_scalar("t1", t1)
     check_finite("t0", t0)
@@ -214,7 +215,7 @@ def _check_times(t0, t1, ts, dtype):
         raise ValueError(f"`t1` must be later than `t0`, got {t1} and {t0}.")
     t0, t1 = jnp.asarray(t0, dtype), jnp.asarray(t1, dtype)
     if ts is None:
-        return t0, t1, jnp.linspace(t0, t1, 101)
+        return t0, t1, flow.save_times(t0, t1)
     ts = jnp.asarray(ts, dtype)
     if ts.ndim != 1 or ts.shape[0] == 0:
         raise ValueError(f"`ts` must be a vector of times, got shape {ts.shape}.")

@@ -16,7 +16,7 @@ from ._network import AbstractNetwork
 from ._network.serial import from_json, to_json
 from ._results import NAMES, RESULTS, is_okay, name_of
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 class Trajectory(eqx.Module):
@@ -25,6 +25,8 @@ class Trajectory(eqx.Module):
     **Attributes:**
 
     - `ts`: the saved times, of shape `(T,)`.
+    - `log_ts`: the logarithms of the same times as physical times, which differ from
+        `ts` where the flow has a clock, and may be of any size.
     - `networks`: the networks at these times, one network whose weights have a leading
         axis `T`; `None` if they were not saved. `trajectory[i]` is the `i`-th of them.
     - `final`: the network at the end of the run.
@@ -42,6 +44,7 @@ class Trajectory(eqx.Module):
     """
 
     ts: Float[Array, " T"]
+    log_ts: Float[Array, " T"]
     networks: AbstractNetwork | None
     final: AbstractNetwork
     observables: dict[str, PyTree[Array]]
@@ -86,6 +89,7 @@ class Trajectory(eqx.Module):
             )
         arrays, trees = _flat(self.observables)
         arrays["ts"] = self.ts
+        arrays["log_ts"] = self.log_ts
         known = {name: value for name, value in self.stats.items() if value is not None}
         arrays |= {f"stats/{name}": value for name, value in known.items()}
         arrays |= {f"final/{k}": w for k, w in enumerate(self.final.weights)}
@@ -163,6 +167,7 @@ class Trajectory(eqx.Module):
         skeleton = like or from_json(header["network"], final_weights)
         return cls(
             ts=jnp.asarray(arrays["ts"]),
+            log_ts=jnp.asarray(arrays["log_ts"]),
             networks=network("networks") if "networks/0" in arrays else None,
             final=network("final"),
             observables=group("observables/") | observables,

@@ -253,9 +253,9 @@ class BrittleLoss(gf.AbstractLoss):
     def log_value(self, output, label):
         return jnp.log(self.value(output, label))
 
-    def slope(self, output, label):
+    def slope(self, output, label, log_unit=0.0):
         extra = self.kink * jnp.sign(output) - 4 * self.growth * output**3
-        slope = 2 * (output - label) + extra
+        slope = (2 * (output - label) + extra) * jnp.exp(-log_unit)
         return jnp.where(jnp.abs(output) > self.limit, jnp.nan, slope)
 
     def check(self, dataset):

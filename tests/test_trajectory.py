@@ -52,6 +52,7 @@ def trajectory_of(network, *, save_networks=True, **options):
     return gf.Trajectory(
         **{
             "ts": jnp.array([0.0, 0.25, 1.5]),
+            "log_ts": jnp.array([-jnp.inf, 700.0, 2e6]),
             "networks": networks if save_networks else None,
             "final": network.with_weights(tuple(2.0 * w for w in network.weights)),
             "observables": {

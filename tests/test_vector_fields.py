@@ -80,8 +80,8 @@ class AnyLoss(gf.AbstractLoss):
     def log_value(self, output, label):
         return self._choose("log_value", output, label)
 
-    def slope(self, output, label):
-        return self._choose("slope", output, label)
+    def slope(self, output, label, log_unit=0.0):
+        return self._choose("slope", output, label, log_unit)
 
     def check(self, dataset):
         for loss in self.losses:

@@ -1,4 +1,12 @@
 from .base import AbstractFlow as AbstractFlow
+from .clock import AbstractClock as AbstractClock
+from .clock import ClockedState as ClockedState
+from .clock import Moment as Moment
+from .clock import without_clock as without_clock
+from .clocks import ArcLength as ArcLength
+from .clocks import LogRho as LogRho
+from .clocks import LogTime as LogTime
+from .clocks import LossTime as LossTime
 from .gradient import GradientFlow as GradientFlow
 from .gradient import PolarGradientFlow as PolarGradientFlow
 from .lagrange import LagrangeFlow as LagrangeFlow

@@ -80,12 +80,16 @@ class AbstractFlow(eqx.Module, Generic[S]):
         than the loss's if they are given, as in `Problem.pullback`."""
         return problem.pullback(lambda s: self.to_network(s, like), state, slopes)
 
-    def decay(self, state: S) -> S:
-        r"""The partial derivatives of $\lambda P$ by the coordinates."""
+    def decay(self, state: S, log_unit: RealScalarLike = 0.0) -> S:
+        r"""The partial derivatives of $\lambda P$ by the coordinates, in units of
+        `exp(log_unit)`."""
         slope = jax.grad(self.penalty)(state)
-        return jax.tree.map(
-            lambda x: jnp.asarray(self.weight_decay, x.dtype) * x, slope
-        )
+        dtype = jax.tree.leaves(slope)[0].dtype
+        # Bounded, so that no decay stays none in units that are next to nothing.
+        largest = 0.99 * math.log(float(jnp.finfo(dtype).max))
+        per_unit = jnp.exp(jnp.minimum(jnp.asarray(-log_unit, dtype), largest))
+        factor = jnp.asarray(self.weight_decay, dtype) * per_unit
+        return jax.tree.map(lambda x: factor * x, slope)
 
     def velocity(
         self,
@@ -97,11 +101,7 @@ class AbstractFlow(eqx.Module, Generic[S]):
         """The velocity of `state` at time `t` where the loss has the partial
         derivatives `gradient`. Both in units of `exp(log_unit)`."""
         del t
-        # Bounded, so that no decay stays none in units that are next to nothing.
-        dtype = jax.tree.leaves(gradient)[0].dtype
-        largest = 0.99 * math.log(float(jnp.finfo(dtype).max))
-        per_unit = jnp.exp(jnp.minimum(jnp.asarray(-log_unit, dtype), largest))
-        total = jax.tree.map(lambda g, d: g + per_unit * d, gradient, self.decay(state))
+        total = jax.tree.map(jnp.add, gradient, self.decay(state, log_unit))
         descent = jax.tree.map(jnp.negative, self.sharp(state, total))
         return self.tangent(state, descent)
 
@@ -110,6 +110,12 @@ class AbstractFlow(eqx.Module, Generic[S]):
     ) -> S:
         """The velocity of `state` at time `t`."""
         return self.velocity(t, state, self.gradient(problem, state, like))
+
+    def save_times(
+        self, t0: Float[Array, ""], t1: Float[Array, ""]
+    ) -> Float[Array, " T"]:
+        """The times at which a run is saved unless the user asks for others."""
+        return jnp.linspace(t0, t1, 101)
 
     def log_time(
         self, t: RealScalarLike, state: S, problem: Problem, like: AbstractNetwork

@@ -1,0 +1,98 @@
+"""Clocks to choose from."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._network import AbstractNetwork
+from .._problem import Problem
+from .._tree import tree_norm
+from .._types import RealScalarLike
+from .base import AbstractFlow
+from .clock import AbstractClock, ClockedState, Moment
+
+
+class LossTime(AbstractClock):
+    r"""$d\tau = L\,dt$: the flow of $\log L$, whose gradient is an average of the
+    samples' with soft-max weights.
+
+    The clock for networks of one layer, whose norms grow in proportion to it. Of two
+    layers they grow exponentially, and of more they are infinite at a finite time, at
+    which a run ends as `dt_min_reached`.
+    """
+
+    flow: AbstractFlow
+
+    def pace(self, moment: Moment) -> Float[Array, ""]:
+        return jnp.ones_like(moment.log_loss)
+
+    def save_times(self, t0, t1) -> Float[Array, " T"]:
+        return _denser_at_the_start(t0, t1)
+
+
+class ArcLength(AbstractClock):
+    r"""$d\tau = \|\dot W\|\,dt$: the length of the path of the weights.
+
+    Paths that come to rest, under weight decay for example, are of finite length. A run
+    stops there, as `at_rest`.
+    """
+
+    flow: AbstractFlow
+    stands_still_at_rest = True
+
+    def pace(self, moment: Moment) -> Float[Array, ""]:
+        return tree_norm(moment.velocity)
+
+    def save_times(self, t0, t1) -> Float[Array, " T"]:
+        return _denser_at_the_start(t0, t1)
+
+
+class LogRho(AbstractClock):
+    r"""$d\tau = d \log \rho$ without weight decay, once all samples are classified
+    correctly: $\rho = \rho_1 e^{\tau - \tau_1}$. In general
+
+    $$d\tau = \sum_k \rho_k^{-2} \sum_n |\langle d_n, g_n \rangle| \,dt$$
+
+    over the norms that the flow evolves. The clock for networks of several layers, to
+    go as far as numbers do.
+    """
+
+    flow: AbstractFlow
+
+    def pace(self, moment: Moment) -> Float[Array, ""]:
+        return moment.growth * jnp.sum(1 / jnp.square(moment.norms))
+
+
+class LogTime(AbstractClock):
+    r"""$\tau = \log(1 + t)$: physical time, of any size. The clock to save at given
+    times. A run stops where the flow comes to rest, as `at_rest`."""
+
+    flow: AbstractFlow
+    stands_still_at_rest = True
+
+    def pace(self, moment: Moment) -> Float[Array, ""]:
+        t = jnp.asarray(moment.t, moment.log_loss.dtype)
+        return jnp.exp(-t - moment.log_loss)
+
+    def log_time(
+        self,
+        t: RealScalarLike,
+        state: ClockedState,
+        problem: Problem,
+        like: AbstractNetwork,
+    ) -> Float[Array, ""]:
+        del state, problem
+        t = jnp.asarray(t, like.weights[0].dtype)
+        # Of expm1, which would overflow.
+        return t + jnp.log(-jnp.expm1(-t))
+
+
+def _denser_at_the_start(t0, t1) -> Float[Array, " T"]:
+    ts = t0 + jnp.expm1(jnp.linspace(0, jnp.log1p(t1 - t0), 101, dtype=t0.dtype))
+    return jnp.clip(ts, t0, t1).at[-1].set(t1)
+
+
+for _clock in (LossTime, ArcLength, LogRho, LogTime):
+    _clock.__init__.__doc__ = """**Arguments:**
+
+- `flow`: any flow without a clock.
+"""
