@@ -37,12 +37,16 @@ from ._identities import sample_residual as sample_residual
 from ._identities import structural_residual as structural_residual
 from ._jacobian_rank import jacobian_rank as jacobian_rank
 from ._kinks import sliding_units as sliding_units
+from ._kkt import KKT as KKT
+from ._kkt import kkt_residual as kkt_residual
 from ._linearised import linearised_outputs as linearised_outputs
 from ._margins import average_separability as average_separability
 from ._margins import equal_margin_defect as equal_margin_defect
 from ._margins import interpolation_defect as interpolation_defect
 from ._margins import margin_histogram as margin_histogram
 from ._margins import support as support
+from ._max_margin import smoothed_margin as smoothed_margin
+from ._max_margin import unit_margin as unit_margin
 from ._neural_collapse import NeuralCollapse as NeuralCollapse
 from ._neural_collapse import neural_collapse as neural_collapse
 from ._orthogonality import asymmetry as asymmetry

@@ -17,7 +17,7 @@ _NUMBERS = 2**22
 
 def of_samples(
     problem: Problem, network: AbstractNetwork, measure: Callable
-) -> Num[Array, "N layers"]:
+) -> Num[Array, "N values"]:
     """A function of the gradients of a sample's outputs by the weights, and of the
     outputs, for all samples."""
     problem.check(network)
