@@ -126,11 +126,9 @@ def integrate(
     def point_at(t, state: State) -> Point:
         return Point(problem, flow, t, state, flow.to_network(state, network_at(t)))
 
-    has_clock = isinstance(flow, AbstractClock)
-
     def at_end_of_path(t, y, args, **kwargs) -> Bool[Array, ""]:
         del args, kwargs
-        if has_clock and flow.stands_still_at_rest:
+        if isinstance(flow, AbstractClock) and flow.stands_still_at_rest:
             return stands_still(point_at(t, unravel(y)))
         return jnp.asarray(False)
 
@@ -221,7 +219,7 @@ def integrate(
         result = RESULTS.where(is_chattering, RESULTS.chattering, result)
     log_ts, weights, values = saved["saved"]
     end: State = flow.project(unravel(saved["end"][0]))
-    if has_clock:
+    if isinstance(flow, AbstractClock):
         result = end_of_path(point_at(saved_ts["end"][0], end), result, stopped)
     num_steps = solution.stats["num_steps"]
     stats: dict[str, Any] = {

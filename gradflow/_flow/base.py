@@ -98,28 +98,51 @@ class AbstractFlow(eqx.Module, Generic[S]):
         gradient: S,
         log_unit: RealScalarLike = 0.0,
     ) -> S:
-        """The velocity of `state` at time `t` where the loss has the partial
-        derivatives `gradient`. Both in units of `exp(log_unit)`."""
+        """The velocity of `state` at the physical time `t`, where the loss has the
+        partial derivatives `gradient`. Both in units of `exp(log_unit)`."""
         del t
         total = jax.tree.map(jnp.add, gradient, self.decay(state, log_unit))
         descent = jax.tree.map(jnp.negative, self.sharp(state, total))
         return self.tangent(state, descent)
 
+    @abc.abstractmethod
     def vector_field(
         self, t: RealScalarLike, state: S, problem: Problem, like: AbstractNetwork
     ) -> S:
-        """The velocity of `state` at time `t`."""
-        return self.velocity(t, state, self.gradient(problem, state, like))
+        """How fast `state` changes at `t`, in the flow's own time."""
 
+    @abc.abstractmethod
+    def log_time(
+        self, t: RealScalarLike, state: S, problem: Problem, like: AbstractNetwork
+    ) -> Float[Array, ""]:
+        """The logarithm of the physical time."""
+
+    @abc.abstractmethod
     def save_times(
         self, t0: Float[Array, ""], t1: Float[Array, ""]
     ) -> Float[Array, " T"]:
         """The times at which a run is saved unless the user asks for others."""
-        return jnp.linspace(t0, t1, 101)
+
+
+class AbstractPlainFlow(AbstractFlow[S]):
+    """A flow whose time is the physical one."""
+
+    def vector_field(
+        self, t: RealScalarLike, state: S, problem: Problem, like: AbstractNetwork
+    ) -> S:
+        return self.velocity(t, state, self.gradient(problem, state, like))
 
     def log_time(
         self, t: RealScalarLike, state: S, problem: Problem, like: AbstractNetwork
     ) -> Float[Array, ""]:
-        """The logarithm of the time that has passed in the flow without a clock."""
         del state, problem
         return jnp.log(jnp.asarray(t, like.weights[0].dtype))
+
+    def save_times(
+        self, t0: Float[Array, ""], t1: Float[Array, ""]
+    ) -> Float[Array, " T"]:
+        return evenly_spaced(t0, t1)
+
+
+def evenly_spaced(t0: Float[Array, ""], t1: Float[Array, ""]) -> Float[Array, " T"]:
+    return jnp.linspace(t0, t1, 101)

@@ -60,7 +60,7 @@ class AbstractClock(AbstractFlow[ClockedState]):
     """
 
     flow: eqx.AbstractVar[AbstractFlow]
-    stands_still_at_rest: ClassVar[bool] = False
+    stands_still_at_rest: ClassVar[bool]
     """Whether this clock cannot go on where the flow has come to rest."""
 
     def __check_init__(self):

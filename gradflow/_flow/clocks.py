@@ -1,14 +1,13 @@
 """Clocks to choose from."""
 
+from typing import ClassVar
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._network import AbstractNetwork
-from .._problem import Problem
 from .._tree import tree_norm
-from .._types import RealScalarLike
-from .base import AbstractFlow
-from .clock import AbstractClock, ClockedState, Moment
+from .base import AbstractFlow, evenly_spaced
+from .clock import AbstractClock, Moment
 
 
 class LossTime(AbstractClock):
@@ -21,11 +20,14 @@ class LossTime(AbstractClock):
     """
 
     flow: AbstractFlow
+    stands_still_at_rest: ClassVar = False
 
     def pace(self, moment: Moment) -> Float[Array, ""]:
         return jnp.ones_like(moment.log_loss)
 
-    def save_times(self, t0, t1) -> Float[Array, " T"]:
+    def save_times(
+        self, t0: Float[Array, ""], t1: Float[Array, ""]
+    ) -> Float[Array, " T"]:
         return _denser_at_the_start(t0, t1)
 
 
@@ -37,12 +39,14 @@ class ArcLength(AbstractClock):
     """
 
     flow: AbstractFlow
-    stands_still_at_rest = True
+    stands_still_at_rest: ClassVar = True
 
     def pace(self, moment: Moment) -> Float[Array, ""]:
         return tree_norm(moment.velocity)
 
-    def save_times(self, t0, t1) -> Float[Array, " T"]:
+    def save_times(
+        self, t0: Float[Array, ""], t1: Float[Array, ""]
+    ) -> Float[Array, " T"]:
         return _denser_at_the_start(t0, t1)
 
 
@@ -57,9 +61,15 @@ class LogRho(AbstractClock):
     """
 
     flow: AbstractFlow
+    stands_still_at_rest: ClassVar = False
 
     def pace(self, moment: Moment) -> Float[Array, ""]:
         return moment.growth * jnp.sum(1 / jnp.square(moment.norms))
+
+    def save_times(
+        self, t0: Float[Array, ""], t1: Float[Array, ""]
+    ) -> Float[Array, " T"]:
+        return evenly_spaced(t0, t1)
 
 
 class LogTime(AbstractClock):
@@ -67,26 +77,21 @@ class LogTime(AbstractClock):
     times. A run stops where the flow comes to rest, as `at_rest`."""
 
     flow: AbstractFlow
-    stands_still_at_rest = True
+    stands_still_at_rest: ClassVar = True
 
     def pace(self, moment: Moment) -> Float[Array, ""]:
         t = jnp.asarray(moment.t, moment.log_loss.dtype)
         return jnp.exp(-t - moment.log_loss)
 
-    def log_time(
-        self,
-        t: RealScalarLike,
-        state: ClockedState,
-        problem: Problem,
-        like: AbstractNetwork,
-    ) -> Float[Array, ""]:
-        del state, problem
-        t = jnp.asarray(t, like.weights[0].dtype)
-        # Of expm1, which would overflow.
-        return t + jnp.log(-jnp.expm1(-t))
+    def save_times(
+        self, t0: Float[Array, ""], t1: Float[Array, ""]
+    ) -> Float[Array, " T"]:
+        return evenly_spaced(t0, t1)
 
 
-def _denser_at_the_start(t0, t1) -> Float[Array, " T"]:
+def _denser_at_the_start(
+    t0: Float[Array, ""], t1: Float[Array, ""]
+) -> Float[Array, " T"]:
     ts = t0 + jnp.expm1(jnp.linspace(0, jnp.log1p(t1 - t0), 101, dtype=t0.dtype))
     return jnp.clip(ts, t0, t1).at[-1].set(t1)
 

@@ -8,12 +8,12 @@ from .._check import check_nonnegative
 from .._network import AbstractNetwork, Polar
 from .._tree import safe_norm, tree_inner
 from .._types import RealScalarLike, Weights
-from .base import AbstractFlow
+from .base import AbstractPlainFlow
 from .polar_state import PolarState
 from .spheres import MatrixSpheres
 
 
-class GradientFlow(AbstractFlow[Weights]):
+class GradientFlow(AbstractPlainFlow[Weights]):
     r"""The gradient flow of $L + \lambda \sum_k \|W_k\|^2$ in the weights,
 
     $$\dot W_k = -\sum_n d_n \frac{\partial g_n}{\partial W_k} - 2 \lambda W_k,$$
@@ -55,7 +55,7 @@ class GradientFlow(AbstractFlow[Weights]):
         return jnp.zeros((), jax.tree.leaves(state)[0].dtype)
 
 
-class PolarGradientFlow(AbstractFlow[PolarState]):
+class PolarGradientFlow(AbstractPlainFlow[PolarState]):
     r"""The same flow as `GradientFlow`, with norms and directions as its state:
 
     $$\dot\rho_k = -\frac{\rho}{\rho_k} \sum_n d_n f_n - 2 \lambda \rho_k, \qquad

@@ -7,12 +7,12 @@ from jaxtyping import Array, Float
 from .._check import check_nonnegative
 from .._network import AbstractNetwork
 from .._types import RealScalarLike, Weights
-from .base import AbstractFlow
+from .base import AbstractPlainFlow
 from .polar_state import PolarState, free_norms
 from .spheres import AbstractSpheres, MatrixSpheres
 
 
-class LagrangeFlow(AbstractFlow[PolarState]):
+class LagrangeFlow(AbstractPlainFlow[PolarState]):
     r"""Gradient flow of $L + \lambda \rho^2$ with the directions kept on unit spheres:
 
     $$\dot\rho = -\sum_n d_n f_n - 2 \lambda \rho, \qquad

@@ -7,12 +7,12 @@ from jaxtyping import Array, Float
 from .._check import check_nonnegative, check_positive
 from .._network import AbstractNetwork
 from .._types import RealScalarLike, Weights
-from .base import AbstractFlow
+from .base import AbstractPlainFlow
 from .polar_state import PolarState, free_norms
 from .spheres import MatrixSpheres
 
 
-class WeightNormFlow(AbstractFlow[PolarState]):
+class WeightNormFlow(AbstractPlainFlow[PolarState]):
     r"""Gradient flow of $L + \lambda \sum_k g_k^2$ in the coordinates of weight
     normalisation, $W_k = g_k v_k / \|v_k\|$ (T3 89-95, M112 12-13):
 
