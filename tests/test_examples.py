@@ -118,3 +118,15 @@ def test_readme(tmp_path, monkeypatch):
     assert len(code.splitlines()) < 15
     exec(compile(code, "README.md", "exec"), {})
     assert [path.name for path in tmp_path.iterdir()] == ["rho.png"]
+
+
+def test_max_margin(tmp_path, capsys):
+    """On fewer images, and not as far."""
+    networks = {"two layers": (65, 16, 1)}
+    flows = _main("max_margin")(tmp_path, per_class=5, end=300.0, networks=networks)
+    for flow in flows.values():
+        assert flow.observables["log10_loss"][-1] < -100
+        smoothed = flow.observables["smoothed_margin"]
+        assert np.all(np.diff(smoothed[flow.log_ts > 5]) > -1e-4 * smoothed[-1])
+    assert "gradient descent: margin" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["max_margin.png"]
