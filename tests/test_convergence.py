@@ -165,7 +165,7 @@ def test_solution_and_descent_against_scipy(dense_problem, smooth_network, flow)
         distance(
             gf.solve(dense_problem, flow, smooth_network, 2.0, rtol=rtol, observe={})
         )
-        for rtol in (1e-4, 1e-8)
+        for rtol in (1e-4, 1e-9)
     )
     assert rough < 1e-3
     assert fine < 1e-7

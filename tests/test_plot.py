@@ -259,7 +259,7 @@ def test_missing_observables(slow):
 def test_mismatched_times(slow, fast):
     with pytest.raises(ValueError, match="`ts=descent.ts`"):
         gf.plot.flow_against_descent(slow, fast)
-    shorter = dataclasses.replace(slow, ts=slow.ts[:5])
+    shorter = dataclasses.replace(slow, ts=slow.ts[:5], log_ts=slow.log_ts[:5])
     with pytest.raises(ValueError, match="`ts=descent.ts`"):
         gf.plot.flow_against_descent(slow, shorter)
 

@@ -35,6 +35,7 @@ def measure_along(
     few = dataclasses.replace(
         trajectory,
         ts=trajectory.ts[rows],
+        log_ts=trajectory.log_ts[rows],
         networks=networks.with_weights(tuple(w[rows] for w in networks.weights)),
         observables={},
         error=None,
