@@ -18,6 +18,10 @@ import gradflow as gf
 NETWORKS = {"two layers": (65, 16, 1), "three layers": (65, 16, 16, 1)}
 
 
+def smallest_margin(problem, network):
+    return jnp.min(problem.margins(network))
+
+
 def kkt(problem, network):
     return gf.analysis.kkt_residual(problem, network, rtol=1e-2)
 
@@ -54,7 +58,7 @@ def main(
             end,
             ts=np.geomspace(1.0, end, 61),
             observe={
-                "margin": lambda p, n: jnp.min(p.margins(n)),
+                "margin": smallest_margin,
                 "smoothed_margin": gf.analysis.smoothed_margin,
                 "log10_loss": lambda p, n: p.log_value(n) / np.log(10),
                 "kkt": kkt,
@@ -63,9 +67,9 @@ def main(
         descent = gf.descend(
             problem,
             1e-2,
-            flow.networks.with_weights(tuple(w[0] for w in flow.networks.weights)),
+            flow[0],
             int(flow.stats["num_gradients"]),
-            observe={"margin": lambda p, n: jnp.min(p.margins(n))},
+            observe={"margin": smallest_margin},
         )
         flows[name] = flow
         print(f"{name}, {int(flow.stats['num_gradients']):,} gradients")

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 from .._network import AbstractNetwork
 from .._problem import Problem
 from ._samples import of_samples
+from ._unit_layers import unit_layers
 
 
 def structural_residual(
@@ -79,9 +80,7 @@ def sample_residual(
     no unit sees, and where a layer is 0.
     """
     # It does not depend on the norms, and squares of small gradients would underflow.
-    network = network.with_weights(
-        tuple(w / n for w, n in zip(network.weights, network.norms, strict=True))
-    )
+    network = unit_layers(network)
 
     def residual(gradients, outputs):
         def of(gradient, weight):

@@ -19,6 +19,7 @@ from ._margin_constraints import (
     constraints,
     slopes_of_constraints,
 )
+from ._unit_layers import unit_layers
 
 Multipliers: TypeAlias = Literal["least_squares", "slopes"]
 
@@ -95,8 +96,7 @@ def kkt_residual(
     """
     check_nonnegative("rtol", rtol)
     _check(problem, multipliers)
-    pairs = zip(network.weights, network.norms, strict=True)
-    unit = network.with_weights(tuple(w / norm for w, norm in pairs))
+    unit = unit_layers(network)
 
     def of_weights(weights):
         return constraints(problem, problem.outputs(unit.with_weights(weights)))

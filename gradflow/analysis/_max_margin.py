@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 from .._loss import ExponentialLoss, SquareLoss
 from .._network import AbstractNetwork
 from .._problem import Problem
+from ._unit_layers import unit_layers
 
 
 def smoothed_margin(problem: Problem, network: AbstractNetwork) -> Float[Array, ""]:
@@ -76,8 +77,8 @@ def unit_margin(problem: Problem, network: AbstractNetwork) -> AbstractNetwork:
     smallest = jnp.min(problem.margins(network))
     smallest = jnp.where(smallest > 0, smallest, jnp.nan)
     scale = smallest ** (-1 / len(network.weights))
-    pairs = zip(network.weights, network.norms, strict=True)
-    return network.with_weights(tuple(scale * (w / norm) for w, norm in pairs))
+    unit = unit_layers(network)
+    return unit.with_weights(tuple(scale * v for v in unit.weights))
 
 
 def _inverse_logistic(log_loss: Float[Array, ""]) -> Float[Array, ""]:
