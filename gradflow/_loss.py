@@ -81,7 +81,7 @@ class SquareLoss(AbstractLoss):
 
 
 class ExponentialLoss(AbstractLoss):
-    r"""$e^{-yg}$ for one output and labels $y = \pm 1$ (T3 §3.3)."""
+    r"""$e^{-yg}$ for one output and labels $y = \pm 1$ (T3 §2)."""
 
     reduction: Reduction = eqx.field(static=True, default="sum")
     attains_infimum = False

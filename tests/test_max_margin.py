@@ -416,7 +416,7 @@ def test_kkt_along_a_run():
 
 def test_what_is_not_defined(unchecked_types):
     problem, network = simplex(gf.SquareLoss())
-    with pytest.raises(ValueError, match="square loss"):
+    with pytest.raises(ValueError, match="not for SquareLoss"):
         gf.analysis.smoothed_margin(problem, network)
     with pytest.raises(ValueError, match="square loss"):
         gf.analysis.kkt_residual(problem, network, multipliers="slopes")

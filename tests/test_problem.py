@@ -351,3 +351,26 @@ def test_relative_distance(kind, outputs):
         eqx.filter_vmap(gf.analysis.relative_distance, in_axes=(0, None))
     )(stack, other)
     np.testing.assert_allclose(distances, [expected, 0.0], rtol=1e-14)
+
+
+def test_direction_angles():
+    """Of layers turned by known angles, small ones too, and scaled."""
+    rng = np.random.default_rng(5)
+    angles = np.array([1e-12, 0.3, np.pi])
+    weights, turned = [], []
+    for shape, angle in zip([(3, 4), (3, 3), (1, 3)], angles, strict=True):
+        v, u = np.linalg.qr(rng.normal(size=(np.prod(shape), 2)))[0].T
+        weights.append(jnp.asarray(2.5 * v.reshape(shape)))
+        w = np.cos(angle) * v + np.sin(angle) * u
+        turned.append(jnp.asarray(0.1 * w.reshape(shape)))
+    network, other = map(gf.Dense.from_weights, (weights, turned))
+    found = eqx.filter_jit(gf.analysis.direction_angles)(network, other)
+    np.testing.assert_allclose(found, angles, rtol=1e-7, atol=3e-16)
+    stack = jax.tree.map(lambda *w: jnp.stack(w), network, other)
+    along = eqx.filter_vmap(gf.analysis.direction_angles, in_axes=(0, None))
+    np.testing.assert_allclose(
+        eqx.filter_jit(along)(stack, other),
+        [angles, np.zeros(3)],
+        rtol=1e-3,
+        atol=1e-15,
+    )

@@ -63,6 +63,18 @@ def test_at_a_critical_point(loss):
     )
 
 
+def test_where_the_slopes_underflow():
+    """The sample of the smallest margin alone is left, and any scale is the same."""
+    data = gf.Dataset(np.array([[0.6, 0.8], [1.0, 0.0]]), np.array([1.0, 1.0]))
+    for loss in (gf.ExponentialLoss(), gf.LogisticLoss()):
+        problem = gf.Problem(data, loss)
+        network = gf.Dense.from_weights([jnp.asarray([[1e6, 0.0]])], gf.Identity())
+        assert problem.value(network) == 0
+        # V = (1, 0), and the second component of the first sample is left.
+        np.testing.assert_allclose(coefficients(problem, network).ravel(), [1 / 0.6, 0])
+        np.testing.assert_allclose(residual(problem, network), [0.8 / 0.6])
+
+
 def test_where_the_slopes_cancel():
     """At an interpolating network."""
     network = gf.Dense.from_weights([jnp.eye(2), jnp.asarray([[1.0, -1.0]])])

@@ -62,7 +62,7 @@ class PolarGradientFlow(AbstractPlainFlow[PolarState]):
     \dot V_k = -\frac{\rho}{\rho_k^2} S_k \sum_n d_n \frac{\partial f_n}{\partial
     V_k},$$
 
-    $S_k = I - V_k V_k^\top$ (M112 §3, T3 §3.3): the metric is
+    $S_k = I - V_k V_k^\top$ (T3 54; M112 44, corrected): the metric is
     $d\rho_k^2 + \rho_k^2 \|dV_k\|^2$. The coordinates are singular where a norm
     vanishes. State: a `PolarState` with all norms.
     """

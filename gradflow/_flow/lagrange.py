@@ -22,7 +22,7 @@ class LagrangeFlow(AbstractPlainFlow[PolarState]):
     the others' are 1, and $S_k$ projects on the tangent space of the sphere. Starting
     from any network, $\rho$ is the product of its norms: the function is unchanged.
 
-    With `all_norms=True` every layer keeps a norm (T3 12-15):
+    With `all_norms=True` every layer keeps a norm (T3 12-14):
     $\dot\rho_k = -(\rho / \rho_k) \sum_n d_n f_n - 2 \lambda \rho_k$.
 
     `raw=True` is the form that the papers print, with the multiplier

@@ -64,7 +64,7 @@ class AbstractSpheres(eqx.Module):
 
 
 class MatrixSpheres(AbstractSpheres):
-    r"""One sphere for each layer: $\|V_k\|_F = 1$ (SQ 3, M112 §2.2)."""
+    r"""One sphere for each layer: $\|V_k\|_F = 1$ (SQ 1, M112 3)."""
 
     def split(
         self, network: AbstractNetwork
@@ -78,7 +78,7 @@ class MatrixSpheres(AbstractSpheres):
 
 class RowSpheres(AbstractSpheres):
     r"""One sphere for each unit of the hidden layers, and one for the last layer: what
-    the papers take batch normalisation for (M112 §2.2, App. I).
+    the papers take batch normalisation for (M112 §2.3, App. A.2).
 
     `split` hands the norm of each unit on to the layer above. With a smoothed ReLU the
     widths of the kinks change on the way, and with them the function, by a relative

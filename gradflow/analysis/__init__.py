@@ -16,6 +16,7 @@ from ._complexity import path_norm as path_norm
 from ._complexity import product_of_norms as product_of_norms
 from ._complexity import ramp_loss as ramp_loss
 from ._complexity import spectral_complexity as spectral_complexity
+from ._distance import direction_angles as direction_angles
 from ._distance import relative_distance as relative_distance
 from ._equilibrium import multiplier as multiplier
 from ._equilibrium import rho_dot as rho_dot

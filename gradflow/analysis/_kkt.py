@@ -30,7 +30,7 @@ class KKT(eqx.Module):
     $$\min \tfrac12 \sum_k \|W_k\|^2 \quad \text{subject to} \quad q_n \ge 1
     \text{ for all } n$$
 
-    (T3 24), where $q_n = y_n g_n$; for classes $q_{nj} = g_{n y_n} - g_{nj}$ for all
+    (T3 21), where $q_n = y_n g_n$; for classes $q_{nj} = g_{n y_n} - g_{nj}$ for all
     $n$ and $j \ne y_n$. By homogeneity that is asked of its layers with unit norms
     $V_k$ and the constraints $q_n \ge \gamma$, with their smallest margin $\gamma$:
 

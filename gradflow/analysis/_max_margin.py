@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._loss import ExponentialLoss, SquareLoss
+from .._loss import CrossEntropyLoss, ExponentialLoss, LogisticLoss
 from .._network import AbstractNetwork
 from .._problem import Problem
 from ._unit_layers import unit_layers
@@ -33,18 +33,19 @@ def smoothed_margin(problem: Problem, network: AbstractNetwork) -> Float[Array, 
 
     **Returns:** NaN or infinite where a layer is 0.
 
-    **Raises:** `ValueError` for the square loss.
+    **Raises:** `ValueError` for other losses: the square loss is not a decreasing
+    function of the margins, and of a loss of your own the inverse is not known here.
 
     ??? cite "Reference"
 
         K. Lyu, J. Li: Gradient descent maximizes the margin of homogeneous neural
-        networks. ICLR, 2020, section 4; with the product of the layers' norms in the
-        place of a power of the norm of all weights.
+        networks. ICLR, 2020, sections 4.2 and, for the product of the layers' norms,
+        4.4; the logistic loss and the cross-entropy in the appendix.
     """
-    if isinstance(problem.loss, SquareLoss):
+    if not isinstance(problem.loss, (ExponentialLoss, LogisticLoss, CrossEntropyLoss)):
         raise ValueError(
-            "`problem`: the square loss has no smoothed margin, since it is not a "
-            "decreasing function of the margins."
+            "`problem`: the smoothed margin is known for the exponential loss, the "
+            f"logistic loss and the cross-entropy, not for {problem.loss}."
         )
     log_sum = problem.log_value(network)
     if problem.loss.reduction == "mean":
@@ -62,7 +63,7 @@ def unit_margin(problem: Problem, network: AbstractNetwork) -> AbstractNetwork:
     smallest normalised margin $\gamma$ and $L$ layers.
 
     It is the candidate of the directions $V_k$ for the minimum of $\sum_k \|W_k\|^2$
-    under $y_n g_n \ge 1$ for all $n$ (T3 24, §10), and attains $L \gamma^{-2/L}$: the
+    under $y_n g_n \ge 1$ for all $n$ (T3 21, §10), and attains $L \gamma^{-2/L}$: the
     larger the margin, the smaller the norms.
 
     **Arguments:**

@@ -22,7 +22,7 @@ def singular_values(
 
 def stable_rank(problem: Problem, network: AbstractNetwork) -> Float[Array, " layers"]:
     r"""$\|W_k\|_F^2 / \|W_k\|_2^2$ for each layer, from 1 to its rank; NaN for a layer
-    of zeros (M112 §4.4)."""
+    of zeros (M112 App. H)."""
     squares = _relative_squares(problem, network)
     return jnp.stack([1 / s[0] for s in squares])
 

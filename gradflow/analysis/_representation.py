@@ -1,5 +1,6 @@
 """The layers as sums of the samples' gradients."""
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -20,11 +21,11 @@ def representation_coefficients(
     for each sample and output. $\sum_n \alpha_n f_n = 1$ everywhere.
 
     **Returns:** infinite or NaN where $\sum_m d_m f_m = 0$: at the equilibrium of
-    $\rho$ without weight decay, at an interpolating network, and where all slopes of an
-    exponential-type loss underflow.
+    $\rho$ without weight decay, and at an interpolating network.
     """
-    slopes, total = _slopes(problem, network)
-    return slopes / total
+    outputs = problem.outputs(network)
+    slopes = _slopes(problem, outputs)
+    return slopes / _total(slopes, outputs, network)
 
 
 def representation_residual(
@@ -39,20 +40,31 @@ def representation_residual(
     """
     norms = network.norms
     rho = jnp.prod(norms)
-    _, total = _slopes(problem, network)
+    outputs, pull = jax.vjp(
+        lambda weights: problem.outputs(network.with_weights(weights)), network.weights
+    )
+    slopes = _slopes(problem, outputs)
+    total = _total(slopes, outputs, network)
 
     def residual(weight, gradient, norm):
         # ∂g/∂W_k = (ρ/ρ_k) ∂f/∂V_k, by homogeneity.
         return safe_norm(weight / norm - (norm / rho) / total * gradient)
 
-    gradients = problem.gradient(network)
+    (gradients,) = pull(slopes)
     return jnp.stack(list(map(residual, network.weights, gradients, norms)))
 
 
-def _slopes(
-    problem: Problem, network: AbstractNetwork
-) -> tuple[Float[Array, "N C"], Float[Array, ""]]:
-    r"""The slopes $d_n$ and $\sum_n d_n f_n$."""
-    outputs = problem.outputs(network)
-    slopes = problem.slopes(outputs)
-    return slopes, jnp.sum(slopes * (outputs / jnp.prod(network.norms)))
+def _slopes(problem: Problem, outputs: Float[Array, "N C"]) -> Float[Array, "N C"]:
+    """The slopes in a unit of their own, in which they do not underflow."""
+    if problem.loss.attains_infimum:
+        return problem.slopes(outputs)
+    return problem.slopes(outputs, problem.log_value_of(outputs))
+
+
+def _total(
+    slopes: Float[Array, "N C"],
+    outputs: Float[Array, "N C"],
+    network: AbstractNetwork,
+) -> Float[Array, ""]:
+    r"""$\sum_n d_n f_n$."""
+    return jnp.sum(slopes * (outputs / jnp.prod(network.norms)))
