@@ -130,3 +130,49 @@ def test_max_margin(tmp_path, capsys):
         assert np.all(np.diff(smoothed[flow.log_ts > 5]) > -1e-4 * smoothed[-1])
     assert "gradient descent: margin" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["max_margin.png"]
+
+
+@pytest.mark.parametrize(
+    "loss",
+    ["exponential loss", pytest.param("square loss", marks=pytest.mark.slow)],
+)
+def test_minibatches_and_collapse(tmp_path, capsys, loss):
+    """For two sizes and two seeds."""
+    example = _module("minibatches_and_collapse")
+    results, rests = example.main(
+        tmp_path,
+        losses={loss: example.LOSSES[loss]},
+        batches=(1, 10),
+        decays=(1.0, 0.1),
+        seeds=2,
+    )
+    spread, residual = "spread of the margins", "sample residual"
+    as_they_are, whitened = results.values()
+    for runs in results.values():
+        assert all(np.all(along["accuracy"][:, -1] == 1) for along in runs.values())
+    # As they are: no collapse, and SGD comes to rest where the flow does.
+    at_rest = as_they_are["flow"][spread][0, -1]
+    assert at_rest > 0.05 and as_they_are["flow"][residual][0, -1] > 0.2
+    for along in as_they_are.values():
+        np.testing.assert_allclose(along[spread][:, -1], at_rest, rtol=0.05)
+        assert np.all(along[spread][:, example.CONSTANT].mean(1) > 0.98 * at_rest)
+    # Whitened: the flow collapses, and SGD is held off, the more the smaller the batch.
+    assert whitened["flow"]["NC1"][0, -1] < 1e-9
+    one, ten = (
+        np.median(whitened[name]["NC1"][:, example.CONSTANT])
+        for name in ("SGD, 1", "SGD, 10")
+    )
+    assert one > 5 * ten > 1e-4
+    # Near the largest value of m exp(-m) the margins are not equal where (60) holds,
+    # and those of the square loss become equal while the residual grows.
+    strong, weak = (along for (_, decay), along in rests.items())
+    if loss == "exponential loss":
+        assert strong[residual][0, -1] < 0.03 and strong[spread][0, -1] > 0.15
+        assert weak[spread][0, -1] > 0.6 * strong[spread][0, -1]
+    else:
+        assert weak[residual][0, -1] > 2 * strong[residual][0, -1]
+        assert weak[spread][0, -1] < 0.4 * strong[spread][0, -1]
+    assert "where the flow rests" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == [
+        "minibatches_and_collapse.png"
+    ]

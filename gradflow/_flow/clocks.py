@@ -15,8 +15,8 @@ class LossTime(AbstractClock):
     samples' with soft-max weights.
 
     The clock for networks of one layer, whose norms grow in proportion to it. Of two
-    layers they grow exponentially, and of more they are infinite at a finite time, at
-    which a run ends as `dt_min_reached`.
+    layers they grow exponentially, and of more they are infinite at a finite time: a
+    run to a later one cannot arrive, and goes on for as long as `max_steps` lets it.
     """
 
     flow: AbstractFlow
@@ -56,8 +56,8 @@ class LogRho(AbstractClock):
 
     $$d\tau = \sum_k \rho_k^{-2} \sum_n |\langle d_n, g_n \rangle| \,dt$$
 
-    over the norms that the flow evolves. The clock for networks of several layers, to
-    go as far as numbers do.
+    over the norms that the flow evolves. The clock for networks of several layers. The
+    larger the scale, the stiffer the flow: gradients grow like its square root.
     """
 
     flow: AbstractFlow
