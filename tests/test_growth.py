@@ -101,16 +101,20 @@ def test_derivatives():
     rest of 1 less f times the first; where u_0 = ρ_0 f is larger than 1."""
     f, log_t, start = 0.5, 4.0, 5.0
 
-    def rho_at(log_t):
-        return gf.analysis.rho_of_log_time(log_t, start, margin=f)
+    @jax.jit
+    def derivatives(log_t, start):
+        def rho_at(log_t, start):
+            return gf.analysis.rho_of_log_time(log_t, start, margin=f)
 
-    first = np.exp(log_t) * f * np.exp(-rho_at(log_t) * f)
-    np.testing.assert_allclose(jax.grad(rho_at)(log_t), first, rtol=1e-10)
-    second = jax.grad(jax.grad(rho_at))(log_t)
-    np.testing.assert_allclose(second, first * (1 - f * first), rtol=1e-9)
-    by_start = jax.grad(gf.analysis.rho_of_log_time, 1)(log_t, start, margin=f)
-    expected = np.exp(f * (start - rho_at(log_t)))
-    np.testing.assert_allclose(by_start, expected, rtol=1e-10)
+        first, by_start = jax.grad(rho_at, (0, 1))(log_t, start)
+        second = jax.grad(jax.grad(rho_at))(log_t, start)
+        return rho_at(log_t, start), first, second, by_start
+
+    rho, first, second, by_start = derivatives(log_t, start)
+    expected = np.exp(log_t) * f * np.exp(-rho * f)
+    np.testing.assert_allclose(first, expected, rtol=1e-10)
+    np.testing.assert_allclose(second, expected * (1 - f * expected), rtol=1e-9)
+    np.testing.assert_allclose(by_start, np.exp(f * (start - rho)), rtol=1e-10)
 
 
 def test_derivative_before_anything_has_grown():
