@@ -8,6 +8,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
+import gradflow as gf
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -176,3 +178,54 @@ def test_minibatches_and_collapse(tmp_path, capsys, loss):
     assert [path.name for path in tmp_path.iterdir()] == [
         "minibatches_and_collapse.png"
     ]
+
+
+def test_growth_of_linear_networks(tmp_path, capsys):
+    """On fewer images, and not as far."""
+    example = _module("growth")
+    flows = example.main(tmp_path, 5, 1000.0, layers=(3,), relu_layers=())
+    digits = gf.datasets.digits((3, 8), per_class=5)
+    of_image = example.largest_margin(gf.Dataset(digits.inputs[:1], digits.labels[:1]))
+    np.testing.assert_allclose([of_image.margin, of_image.effective], 1)
+    flow = flows["image"][3]
+    rho, log_ts = flow.observables["rho"], flow.log_ts
+    assert log_ts[-1] > 100 * np.log(10)
+    law = example.closed_form(log_ts, of_image, 3)
+    np.testing.assert_allclose(rho, law, rtol=1e-6)
+    # Ahead of one layer, whose norm is log t, by a logarithm of the logarithm.
+    ahead = rho / log_ts - 1
+    assert np.all(ahead > 0) and np.all(np.diff(ahead) < 0) and ahead[-1] < 0.02
+    np.testing.assert_allclose(
+        rho[-1] - log_ts[-1], example.expansion(log_ts[-1], 3), rtol=1e-2
+    )
+    np.testing.assert_allclose(flow.observables["norms"][-1] ** 3, rho[-1])
+
+    largest = example.largest_margin(digits)
+    flow = flows["linear"][3]
+    law = example.closed_form(flow.log_ts, largest, 3)
+    excess = flow.observables["rho"] / law - 1
+    along = example.outputs_along(flow, largest.direction) / law - 1
+    assert 1e-3 < excess[-1] < 1e-2 and abs(along[-1]) < 1e-6
+    assert abs(example.slope(flow.log_ts, excess) + 2 / 3) < 0.05
+    # Without the number of samples, or with that of the support, it would not fit.
+    for wrong in (1.0, float(largest.support)):
+        law = example.closed_form(flow.log_ts, largest._replace(effective=wrong), 3)
+        along = example.outputs_along(flow, largest.direction) / law - 1
+        assert abs(along[-1]) > 1e-5
+    first, *_, last = flow.observables["norms"][-1]
+    assert last / first < 1.01
+    np.testing.assert_allclose(last**2 - first**2, 2**2 - 0.5**2, rtol=1e-3)
+    assert "support vectors that count for" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["growth.png"]
+
+
+def test_growth_of_relu_networks(tmp_path):
+    example = _module("growth")
+    flows = example.main(tmp_path, 5, 1000.0, layers=(), relu_layers=(2,))
+    flow = flows["relu"][2]
+    law = example.fit(flow, 2)
+    assert law.misfit < 1e-3
+    # The margin that it has measured at the end is nearly what it grows to.
+    margin = flow.observables["margin"]
+    np.testing.assert_allclose(law.margin, margin[-1], rtol=3e-3)
+    assert law.margin > 1.01 * margin[len(margin) // 2]
