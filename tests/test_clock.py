@@ -264,8 +264,8 @@ def test_linear_network_becomes_the_support_vector_machine(loss, clock, t1):
     "flow, log_t",
     [
         (gf.GradientFlow(), 500.0),
-        (gf.LagrangeFlow(), 60.0),
-        (gf.WeightNormFlow(), 100.0),
+        (gf.LagrangeFlow(), 40.0),
+        (gf.WeightNormFlow(), 60.0),
     ],
     ids=["gradient", "lagrange", "weight_norm"],
 )
