@@ -229,3 +229,31 @@ def test_growth_of_relu_networks(tmp_path):
     margin = flow.observables["margin"]
     np.testing.assert_allclose(law.margin, margin[-1], rtol=3e-3)
     assert law.margin > 1.01 * margin[len(margin) // 2]
+
+
+def test_collapse_at_late_times(tmp_path, capsys):
+    """Two layers, not as far."""
+    example = _module("collapse_at_late_times")
+    networks = {"two layers": example.NETWORKS["two layers"]}
+    flows, rests = example.main(tmp_path, end=1e3, networks=networks, decays=(1e-3,))
+    for flow in flows.values():
+        assert flow.observables["log10_loss"][-1] < -400
+        assert np.all(np.diff(flow.observables["smoothed_margin"]) > 0)
+    as_they_are, whitened = flows.values()
+    nc1, nc2, nc3 = (
+        example.measure(whitened, name) for name in ("nc1", "nc2_simplex", "nc3")
+    )
+    # Whitened it goes on collapsing, but nothing near as far as with weight decay.
+    assert np.all(np.diff(nc1) < 0) and 1e-4 < nc1[-1] < nc1[0] / 50
+    assert np.all(np.diff(nc2) < 0) and nc2[-1] > 0.02
+    assert np.all(np.diff(nc3) < 0) and nc3[-1] > 0.1
+    assert example.measure(as_they_are, "nc1")[-1] > 0.02
+    assert example.measure(as_they_are, "nc2_simplex")[-1] > 0.1
+    rest = rests["two layers", "whitened"][1e-3]
+    margin = example.collapsed_margin(networks["two layers"])
+    np.testing.assert_allclose(rest.observables["margins"][-1], margin, rtol=1e-3)
+    for name in ("nc1", "nc2_simplex", "nc3"):
+        assert example.measure(rest, name)[-1] < 1e-4
+    assert np.all(whitened.observables["margins"] < 0.9 * margin)
+    assert "margin of the collapse: 0.0745" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["collapse_at_late_times.png"]
