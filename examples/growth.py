@@ -45,14 +45,17 @@ def main(
     jax.config.update("jax_enable_x64", True)
     digits = gf.datasets.digits((3, 8), per_class=per_class)
     image = gf.Dataset(digits.inputs[:1], digits.labels[:1])
+    # Their mean loss is that of one, and what is compiled for them serves the digits.
+    first = np.zeros(digits.num_samples, int)
+    copies = gf.Dataset(digits.inputs[first], digits.labels[first])
     flows = {
-        "image": {k: follow(image, aligned(image, k), end, rtol=1e-7) for k in layers},
+        "image": {k: follow(copies, aligned(image, k), end, rtol=1e-7) for k in layers},
         "linear": {k: follow(digits, unequal(k, gf.Identity()), end) for k in layers},
         "relu": {k: follow(digits, unequal(k, gf.ReLU()), end) for k in relu_layers},
     }
     _print_image(flows["image"], largest_margin(image), end)
     _print_linear(flows["linear"], largest_margin(digits))
-    _print_relu(flows["relu"])
+    _print_relu(flows["relu"], digits.num_samples)
     out.mkdir(parents=True, exist_ok=True)
     figure = _draw(flows, largest_margin(image), largest_margin(digits))
     figure.savefig(out / "growth.png", dpi=150)
@@ -60,13 +63,14 @@ def main(
 
 
 class LargestMargin(NamedTuple):
-    """A linear function of norm one, its margin, how many samples attain that, and how
-    many of equal weight they count for."""
+    """A linear function of norm one, its margin, how many samples attain that, how many
+    of equal weight they count for, and how many there are."""
 
     direction: jax.Array
     margin: float
     support: int
     effective: float
+    samples: int
 
 
 def largest_margin(dataset: gf.Dataset) -> LargestMargin:
@@ -75,8 +79,8 @@ def largest_margin(dataset: gf.Dataset) -> LargestMargin:
     The direction is a combination of samples with shares $p_n$, to which the soft-max
     weights of the loss tend. Where a linear function makes $g$ of the direction, it
     makes $\gamma g + c_n$ of sample n, with $\sum_n p_n c_n = 0$. So $p_n = e^{-c_n} /
-    A$, and the loss is $A e^{-\gamma g}$ where $\log A = -\sum_n p_n \log p_n$, the
-    entropy of the shares.
+    A$, and the sum of the losses is $A e^{-\gamma g}$ where $\log A = -\sum_n p_n \log
+    p_n$, the entropy of the shares.
     """
     rows = np.asarray(dataset.labels)[:, None] * np.asarray(dataset.inputs)
     matrix = np.vstack([rows.T, np.ones(len(rows))])
@@ -88,6 +92,7 @@ def largest_margin(dataset: gf.Dataset) -> LargestMargin:
         np.min(rows @ direction),
         np.count_nonzero(multipliers),
         np.exp(np.sum(entr(multipliers / np.sum(multipliers)))),
+        len(rows),
     )
 
 
@@ -112,13 +117,22 @@ def unequal(layers: int, activation: gf.AbstractActivation) -> gf.Dense:
     )
 
 
+def norms(problem, network):
+    del problem
+    return network.norms
+
+
+def smallest_margin(problem, network):
+    return jnp.min(problem.margins(network))
+
+
 def times(end):
     return np.geomspace(1.0, end, SAVES)
 
 
 def follow(dataset, network, end, rtol=1e-4):
     return gf.solve(
-        gf.Problem(dataset, gf.ExponentialLoss()),
+        gf.Problem(dataset, gf.ExponentialLoss("mean")),
         gf.LogTime(gf.GradientFlow()),
         network,
         end,
@@ -126,8 +140,8 @@ def follow(dataset, network, end, rtol=1e-4):
         rtol=rtol,
         observe={
             "rho": gf.analysis.product_of_norms,
-            "norms": lambda problem, network: network.norms,
-            "margin": lambda problem, network: jnp.min(problem.margins(network)),
+            "norms": norms,
+            "margin": smallest_margin,
         },
     )
 
@@ -135,13 +149,11 @@ def follow(dataset, network, end, rtol=1e-4):
 @functools.partial(jax.jit, static_argnames="layers")
 def closed_form(log_ts, largest: LargestMargin, layers: int):
     """The product of the norms for the largest margin, from layers of norm one."""
+    log_rate = jnp.log(largest.effective / largest.samples)
 
     def at(log_t):
         return gf.analysis.rho_of_log_time(
-            log_t + jnp.log(largest.effective),
-            1.0,
-            margin=largest.margin,
-            layers=layers,
+            log_t + log_rate, 1.0, margin=largest.margin, layers=layers
         )
 
     return jax.vmap(at)(log_ts)
@@ -160,7 +172,7 @@ def outputs_along(flow, direction):
 def slope(log_ts, values):
     """Of the values over log t, both in logarithms, in the last fifth of the saves."""
     last = [-1 - SAVES // 5, -1]
-    ((x0, x1), (y0, y1)) = np.log(log_ts)[last], np.log(values)[last]
+    (x0, x1), (y0, y1) = (np.log(np.asarray(a)[last]) for a in (log_ts, values))
     return (y1 - y0) / (x1 - x0)
 
 
@@ -213,16 +225,18 @@ def _print_linear(flows, largest):
         )
 
 
-def _print_relu(flows):
+def _print_relu(flows, samples):
     print("\ndigits, ReLU networks")
     print("layers  gradients    margin  fitted margin  fitted number   misfit  ρ_K/ρ_1")
     for k, flow in flows.items():
         law = fit(flow, k)
+        number = samples * np.exp(law.log_rate)
         norms = flow.observables["norms"][-1]
         print(
             f"{k:6}{flow.stats['num_gradients']:11,}"
             f"{flow.observables['margin'][-1]:10.6f}{law.margin:15.6f}"
-            f"{np.exp(law.log_rate):15.2f}{law.misfit:9.1e}{norms[-1] / norms[0]:9.5f}"
+            f"{number:15.2f}"
+            f"{law.misfit:9.1e}{norms[-1] / norms[0]:9.5f}"
         )
 
 
