@@ -165,7 +165,7 @@ def integrate(
     reports = isinstance(settings.solver, AbstractStabilised)
     if reports:
         solver = Reporting(solver)
-        controller = Tallying(controller)
+        controller = Tallying(controller, settings.max_steps)
     # Stabilised solvers do not step over kinks that are smooth.
     is_smoothed = not isinstance(width, float) or width > 0
     watches = has_kinks(network) or (is_smoothed and not reports)
@@ -217,6 +217,11 @@ def integrate(
         solver_state, watch = solver_state
         is_chattering = watch.is_chattering() & (result == RESULTS.internal_error)
         result = RESULTS.where(is_chattering, RESULTS.chattering, result)
+    if reports:
+        controller_state: Any = solution.controller_state
+        _, tally = controller_state
+        is_hopeless = tally.outlook.is_hopeless() & (result == RESULTS.internal_error)
+        result = RESULTS.where(is_hopeless, RESULTS.too_stiff, result)
     log_ts, weights, values = saved["saved"]
     end: State = flow.project(unravel(saved["end"][0]))
     if isinstance(flow, AbstractClock):
@@ -230,8 +235,6 @@ def integrate(
         "smoothing": jnp.asarray(smoothing_of(network), settings.t0.dtype),
     }
     if reports:
-        controller_state: Any = solution.controller_state
-        _, tally = controller_state
         stats["num_jvps"] = tally.num_jvps
         # A Jacobian-vector product takes about as long as two gradients.
         stats["num_gradients"] = tally.num_evaluations + 2 * tally.num_jvps

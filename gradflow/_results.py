@@ -11,6 +11,7 @@ class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
     nonfinite_state = "The loss, its gradient or the weights became infinite or NaN."
     left_spheres = "The directions of the layers left their unit spheres."
     chattering = "The solution chatters: it returns to a kink again and again."
+    too_stiff = "The flow has become so stiff that `max_steps` will not do."
     at_rest = "The flow has come to rest, where its clock stands still."
     positive_loss = "The flow has come to rest where the loss is positive."
     dead_network = "No weight has an influence on the loss."
@@ -25,6 +26,7 @@ NAMES = (
     "nonfinite_state",
     "left_spheres",
     "chattering",
+    "too_stiff",
     "at_rest",
     "positive_loss",
     "dead_network",
@@ -56,6 +58,13 @@ _ADVICE = {
     "over the width of the kinks. What an explicit method makes of that is wrong by an "
     "amount that nothing controls. Leave `smoothing` and `solver` to their defaults. "
     "For gradient descent of small steps as it is, use `gradflow.descend`.",
+    "too_stiff": "Even with the most stages in each step, the way that is left would "
+    "take more than 100 * `max_steps` gradients, and the last 300 steps brought no "
+    "relief. Likely causes: `LossTime` with several layers, whose norms grow "
+    "exponentially in that time or to infinity (use `LogTime` or `LogRho`); samples "
+    "that stay on the wrong side while `LogTime` or `ArcLength` ask for more; a time "
+    "far beyond what there is to see. Look at what was reached, choose an earlier "
+    "`t1`, or raise `max_steps`.",
     "positive_loss": "Not all samples are classified correctly, and the loss has a "
     "positive lower bound or a critical point there. Likely causes: data that the "
     "network cannot separate (a label error, equal inputs with different labels, too "

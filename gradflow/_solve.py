@@ -99,7 +99,9 @@ def solve(
     - `save_networks`: whether to save the networks at `ts`, or only the observables.
     - `throw`: whether a failure raises a `SolveError`, which carries what was computed,
         or is to be found in `trajectory.result`.
-    - `max_steps`: the number of steps after which to give up.
+    - `max_steps`: the number of steps after which to give up. A run of a stabilised
+        solver gives up, too, once it is bound to take more than 100 times as many
+        gradients, as `too_stiff`.
     - `max_defect`: the distance from the spheres at which to give up. Only a flow that
         is not projected, the raw Lagrange flow, can come that far.
     - `solver`: a diffrax solver. Not given: [`gradflow.RKC`][] for exact ReLU networks,

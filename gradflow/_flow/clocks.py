@@ -15,8 +15,8 @@ class LossTime(AbstractClock):
     samples' with soft-max weights.
 
     The clock for networks of one layer, whose norms grow in proportion to it. Of two
-    layers they grow exponentially, and of more they are infinite at a finite time: a
-    run to a later one cannot arrive, and goes on for as long as `max_steps` lets it.
+    layers they grow exponentially, and of more they are infinite at a finite time. A
+    run to a time that it cannot reach ends as `too_stiff`.
     """
 
     flow: AbstractFlow

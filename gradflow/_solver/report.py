@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from .._types import State
+from .outlook import Outlook, first_outlook
 from .projected import Projected
 from .wrapped import AbstractWrapper
 
@@ -20,6 +21,7 @@ class Report(eqx.Module):
     num_evaluations: Float[Array, ""]
     num_jvps: Float[Array, ""]
     largest_step: Float[Array, ""]
+    evaluations_per_time: Float[Array, ""]
 
 
 class Reporting(AbstractWrapper):
@@ -49,32 +51,38 @@ class Reporting(AbstractWrapper):
             (after.num_evaluations - before.num_evaluations).astype(dtype),
             (after.radius.num_jvps - before.radius.num_jvps).astype(dtype),
             largest_step,
+            stabilised.stage_limit(dtype) / largest_step,
         )
         return y1, report, dense_info, new_state, result
 
 
 class Tally(eqx.Module):
-    """The cost of all steps so far."""
+    """The cost of all steps so far, and what is to be expected."""
 
     num_evaluations: Int[Array, ""]
     num_jvps: Int[Array, ""]
+    outlook: Outlook
 
 
 class Tallying(diffrax.AbstractStepSizeController):
     """Lets another controller choose the steps, adds up the reports, and keeps to the
-    largest step that the solver can take."""
+    largest step that the solver can take. Where the field is too stiff to arrive
+    within `max_steps`, the solve ends with `RESULTS.internal_error` and an outlook that
+    `is_hopeless`."""
 
     controller: diffrax.AbstractStepSizeController
+    max_steps: int
 
     def wrap(self, direction):
-        return Tallying(self.controller.wrap(direction))
+        return Tallying(self.controller.wrap(direction), self.max_steps)
 
     def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
         t_next, inner = self.controller.init(
             terms, t0, t1, y0, dt0, args, func, error_order
         )
         zero = jnp.asarray(0, jnp.int32)
-        return t_next, (inner, Tally(zero, zero))
+        outlook = first_outlook(jnp.asarray(t1))
+        return t_next, (inner, Tally(zero, zero, outlook))
 
     def adapt_step_size(
         self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state
@@ -90,5 +98,11 @@ class Tallying(diffrax.AbstractStepSizeController):
         tally = Tally(
             tally.num_evaluations + report.num_evaluations.astype(jnp.int32),
             tally.num_jvps + report.num_jvps.astype(jnp.int32),
+            tally.outlook.after(t0_next, report.evaluations_per_time, self.max_steps),
         )
+        is_hopeless = tally.outlook.is_hopeless() & (
+            result == diffrax.RESULTS.successful
+        )
+        failure: Any = diffrax.RESULTS.internal_error
+        result = diffrax.RESULTS.where(is_hopeless, failure, result)
         return accept, t0_next, t1_next, made_jump, (inner, tally), result
