@@ -3,6 +3,9 @@
 The loss of separable data has no minimum: the weights grow for ever, like the logarithm
 of time, and their direction tends to one of largest margin. On a clock of its own the
 flow gets there, where gradient descent with as many gradients has hardly begun.
+
+In the gradient flow the directions of the layers slow down as their norms grow. In the
+Lagrange flow, which holds them on unit spheres, they do not, and settle.
 """
 
 import argparse
@@ -15,7 +18,16 @@ import numpy as np
 
 import gradflow as gf
 
-NETWORKS = {"two layers": (65, 16, 1), "three layers": (65, 16, 16, 1)}
+RUNS = {
+    "two layers": ((65, 16, 1), gf.GradientFlow(), 1e5),
+    "three layers": ((65, 16, 16, 1), gf.GradientFlow(), 1e5),
+    "three layers, Lagrange flow": (
+        (65, 16, 16, 1),
+        gf.LagrangeFlow(all_norms=True),
+        2.5e4,
+    ),
+}
+"""Widths, flow, and the logarithm of the time to which it is followed."""
 
 
 def smallest_margin(problem, network):
@@ -29,31 +41,28 @@ def kkt(problem, network):
 def main(
     out: Path = Path("."),
     per_class: int = 30,
-    end: float = 1e5,
-    networks: dict = NETWORKS,
+    runs: dict = RUNS,
 ) -> dict:
-    """Prints a table for each network, and writes a figure to `out`.
-
-    `end` is the logarithm of the time to which the flow is followed.
-    """
+    """Prints a table for each run, and writes a figure to `out`."""
     jax.config.update("jax_enable_x64", True)
     problem = gf.Problem(
         gf.datasets.digits((3, 8), per_class=per_class), gf.ExponentialLoss()
     )
     figure, axes = plt.subplots(
         1,
-        len(networks),
-        figsize=(10, 4),
+        len(runs),
+        figsize=(4.5 * len(runs), 4),
         sharey=True,
         squeeze=False,
         layout="constrained",
     )
     flows = {}
-    for (name, widths), ax in zip(networks.items(), axes[0], strict=True):
+    for name, ax in zip(runs, axes[0], strict=True):
+        widths, flow, end = runs[name]
         network = gf.Dense(widths, key=jax.random.key(0), norm=1.0)
-        flow = gf.solve(
+        trajectory = gf.solve(
             problem,
-            gf.LogTime(gf.GradientFlow()),
+            gf.LogTime(flow),
             network,
             end,
             ts=np.geomspace(1.0, end, 61),
@@ -67,25 +76,27 @@ def main(
         descent = gf.descend(
             problem,
             1e-2,
-            flow[0],
-            int(flow.stats["num_gradients"]),
+            trajectory[0],
+            int(trajectory.stats["num_gradients"]),
             observe={"margin": smallest_margin},
         )
-        flows[name] = flow
-        print(f"{name}, {int(flow.stats['num_gradients']):,} gradients")
+        flows[name] = trajectory
+        print(f"{name}, {int(trajectory.stats['num_gradients']):,} gradients")
         print("    log t      log10 L     margin   smoothed    KKT")
-        observed = flow.observables
+        observed = trajectory.observables
         for i in range(0, 61, 10):
             print(
-                f"{flow.log_ts[i]:9.3g} {observed['log10_loss'][i]:12.5g}"
+                f"{trajectory.log_ts[i]:9.3g} {observed['log10_loss'][i]:12.5g}"
                 f" {observed['margin'][i]:10.6f} {observed['smoothed_margin'][i]:10.6f}"
                 f" {jnp.max(observed['kkt'].stationarity[i]):8.1e}"
             )
         print(f"gradient descent: margin {descent.observables['margin'][-1]:.6f}")
-        ax.plot(flow.log_ts, observed["margin"], label="flow: smallest margin")
-        ax.plot(flow.log_ts, observed["smoothed_margin"], "--", label="flow: smoothed")
+        ax.plot(trajectory.log_ts, observed["margin"], label="flow: smallest margin")
         ax.plot(
-            np.logaddexp(flow.log_ts[0], descent.log_ts[1:]),
+            trajectory.log_ts, observed["smoothed_margin"], "--", label="flow: smoothed"
+        )
+        ax.plot(
+            np.logaddexp(trajectory.log_ts[0], descent.log_ts[1:]),
             descent.observables["margin"][1:],
             label="gradient descent, as many gradients",
             linewidth=3,

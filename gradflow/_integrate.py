@@ -217,6 +217,7 @@ def integrate(
         solver_state, watch = solver_state
         is_chattering = watch.is_chattering() & (result == RESULTS.internal_error)
         result = RESULTS.where(is_chattering, RESULTS.chattering, result)
+    tally: Any = None
     if reports:
         controller_state: Any = solution.controller_state
         _, tally = controller_state

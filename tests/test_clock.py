@@ -163,6 +163,37 @@ def test_same_path_and_time_as_without_a_clock(clock):
         assert distance < 2e-6
 
 
+@pytest.mark.parametrize(
+    "clock, t1, widths",
+    [(gf.LossTime, 400.0, (65, 1)), (gf.LogRho, 5.0, (65, 6, 1))],
+)
+def test_time_of_equal_scale(clock, t1, widths):
+    """When a scale is reached, by the clock and in plain time."""
+    problem = digits_problem(10, gf.ExponentialLoss())
+    network = gf.Dense(widths, key=jax.random.key(2), activation=gf.ReLU(0.1), norm=0.8)
+
+    def rate(problem, network):
+        """Of log rho."""
+        gradient = problem.gradient(network)
+        return sum(
+            -jnp.sum(g * w) / jnp.sum(w**2)
+            for g, w in zip(gradient, network.weights, strict=True)
+        )
+
+    options = {"rtol": 1e-7, "observe": {"rho": rho, "rate": rate}}
+    ts = np.linspace(t1 / 6, t1, 6)
+    run = gf.solve(problem, clock(gf.GradientFlow()), network, t1, ts=ts, **options)
+    times = np.exp(np.asarray(run.log_ts))
+    assert times[-1] > 10
+    plain = gf.solve(
+        problem, gf.GradientFlow(), network, times[-1], ts=times, **options
+    )
+    late = np.log(run.observables["rho"] / plain.observables["rho"])
+    late /= np.asarray(plain.observables["rate"]) * times
+    error = late / np.maximum(np.abs(np.log(times)), 1)
+    assert np.max(np.abs(error)) < 1e-6
+
+
 def test_log_time_is_that_of_the_clock():
     """What is integrated beside the state against what this clock shows."""
     problem = digits_problem(10, gf.ExponentialLoss())

@@ -124,8 +124,8 @@ def test_readme(tmp_path, monkeypatch):
 
 def test_max_margin(tmp_path, capsys):
     """On fewer images, and not as far."""
-    networks = {"two layers": (65, 16, 1)}
-    flows = _main("max_margin")(tmp_path, per_class=5, end=300.0, networks=networks)
+    runs = {"two layers": ((65, 16, 1), gf.LagrangeFlow(all_norms=True), 300.0)}
+    flows = _main("max_margin")(tmp_path, per_class=5, runs=runs)
     for flow in flows.values():
         assert flow.observables["log10_loss"][-1] < -100
         smoothed = flow.observables["smoothed_margin"]

@@ -414,6 +414,28 @@ def test_kkt_along_a_run():
     np.testing.assert_allclose(residuals[-1], expected, rtol=1e-6)
 
 
+def test_lagrange_flow_gets_to_it():
+    """Its directions do not slow down as the norms grow."""
+    problem = gf.Problem(gf.datasets.digits(per_class=5), gf.ExponentialLoss())
+    network = gf.Dense((65, 8, 8, 1), key=jax.random.key(1), norm=1.0)
+
+    def residuals(flow):
+        run = gf.solve(
+            problem,
+            gf.LogTime(flow),
+            network,
+            600.0,
+            ts=[200.0, 600.0],
+            rtol=1e-3,
+            observe={"kkt": lambda p, n: gf.analysis.kkt_residual(p, n, rtol=2e-2)},
+        )
+        return np.max(run.observables["kkt"].stationarity, axis=1)
+
+    found = residuals(gf.LagrangeFlow(all_norms=True))
+    assert found[0] < 1e-2 and found[1] < 1e-4
+    assert residuals(gf.GradientFlow())[-1] > 1e-2
+
+
 def test_what_is_not_defined(unchecked_types):
     problem, network = simplex(gf.SquareLoss())
     with pytest.raises(ValueError, match="not for SquareLoss"):
