@@ -52,7 +52,7 @@ class AbstractLoss(eqx.Module):
 
 
 class SquareLoss(AbstractLoss):
-    r"""$\|g - y\|^2$; for classes, $y$ is the one-hot vector (M112 §2.1, §5)."""
+    r"""$\|g - y\|^2$; for classes, $y$ is the one-hot vector (M112 §2.2, 52)."""
 
     reduction: Reduction = eqx.field(static=True, default="sum")
     attains_infimum = True

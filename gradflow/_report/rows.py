@@ -70,14 +70,14 @@ def _scale(flow: AbstractFlow, along: Trajectory, measured) -> list[Row]:
             "average separability",
             measured["average_separability"],
             "> 0",
-            "M112 §3",
+            "M112 §2.1",
         ),
         Row(
             "multiplier",
             "multiplier ν",
             measured["multiplier"],
             multiplier_at_rest,
-            "M112 6",
+            "M112 §2.3",
         ),
     ]
 

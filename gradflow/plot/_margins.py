@@ -17,7 +17,7 @@ def sorted_margins(
     axes: Axes | None = None,
 ) -> Axes:
     r"""Draws the normalised margins $y_n f_n$ of all samples in increasing order (SQ
-    figure 3, M112 figure 4).
+    figure 4, M112 figure 5).
 
     **Arguments:**
 
