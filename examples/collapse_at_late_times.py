@@ -40,7 +40,8 @@ def main(
     """
     jax.config.update("jax_enable_x64", True)
     images = gf.datasets.digits(CLASSES, signs=False, per_class=PER_CLASS)
-    datasets = {"as they are": images, "whitened": whitened(images)}
+    whitened = gf.Dataset(gf.datasets.whiten(images.inputs), images.labels)
+    datasets = {"as they are": images, "whitened": whitened}
     flows, rests = {}, {}
     for name, widths in networks.items():
         network = gf.Dense(widths, key=jax.random.key(0))
@@ -58,12 +59,6 @@ def main(
     figure = _draw(flows, {name: collapsed_margin(w) for name, w in networks.items()})
     figure.savefig(out / "collapse_at_late_times.png", dpi=150)
     return flows, rests
-
-
-def whitened(dataset: gf.Dataset) -> gf.Dataset:
-    """The orthonormal inputs that are nearest to those of a dataset."""
-    u, _, vt = np.linalg.svd(np.asarray(dataset.inputs), full_matrices=False)
-    return gf.Dataset(u @ vt, dataset.labels)
 
 
 def collapsed_margin(widths):

@@ -12,15 +12,12 @@ import argparse
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-from scipy.optimize import nnls
-from scipy.special import entr
 
 import gradflow as gf
 
@@ -53,47 +50,14 @@ def main(
         "linear": {k: follow(digits, unequal(k, gf.Identity()), end) for k in layers},
         "relu": {k: follow(digits, unequal(k, gf.ReLU()), end) for k in relu_layers},
     }
-    _print_image(flows["image"], largest_margin(image), end)
-    _print_linear(flows["linear"], largest_margin(digits))
+    of_image, of_digits = (gf.analysis.hard_margin_svm(d) for d in (image, digits))
+    _print_image(flows["image"], of_image, end)
+    _print_linear(flows["linear"], of_digits)
     _print_relu(flows["relu"], digits.num_samples)
     out.mkdir(parents=True, exist_ok=True)
-    figure = _draw(flows, largest_margin(image), largest_margin(digits))
+    figure = _draw(flows, of_image, of_digits)
     figure.savefig(out / "growth.png", dpi=150)
     return flows
-
-
-class LargestMargin(NamedTuple):
-    """A linear function of norm one, its margin, how many samples attain that, how many
-    of equal weight they count for, and how many there are."""
-
-    direction: jax.Array
-    margin: float
-    support: int
-    effective: float
-    samples: int
-
-
-def largest_margin(dataset: gf.Dataset) -> LargestMargin:
-    r"""By Lawson and Hanson's reduction to non-negative least squares.
-
-    The direction is a combination of samples with shares $p_n$, to which the soft-max
-    weights of the loss tend. Where a linear function makes $g$ of the direction, it
-    makes $\gamma g + c_n$ of sample n, with $\sum_n p_n c_n = 0$. So $p_n = e^{-c_n} /
-    A$, and the sum of the losses is $A e^{-\gamma g}$ where $\log A = -\sum_n p_n \log
-    p_n$, the entropy of the shares.
-    """
-    rows = np.asarray(dataset.labels)[:, None] * np.asarray(dataset.inputs)
-    matrix = np.vstack([rows.T, np.ones(len(rows))])
-    multipliers, _ = nnls(matrix, np.append(np.zeros(rows.shape[1]), 1.0))
-    w = rows.T @ multipliers
-    direction = w / np.linalg.norm(w)
-    return LargestMargin(
-        jnp.asarray(direction),
-        np.min(rows @ direction),
-        np.count_nonzero(multipliers),
-        np.exp(np.sum(entr(multipliers / np.sum(multipliers)))),
-        len(rows),
-    )
 
 
 def aligned(image: gf.Dataset, layers: int) -> gf.Dense:
@@ -147,9 +111,13 @@ def follow(dataset, network, end, rtol=1e-4):
 
 
 @functools.partial(jax.jit, static_argnames="layers")
-def closed_form(log_ts, largest: LargestMargin, layers: int):
-    """The product of the norms for the largest margin, from layers of norm one."""
-    log_rate = jnp.log(largest.effective / largest.samples)
+def closed_form(log_ts, largest: gf.analysis.HardMarginSVM, layers: int):
+    """The product of the norms for the largest margin, from layers of norm one.
+
+    The mean loss is that of one sample, times the number that the support vectors count
+    for over the number of all.
+    """
+    log_rate = jnp.log(largest.effective_support / largest.multipliers.size)
 
     def at(log_t):
         return gf.analysis.rho_of_log_time(
@@ -206,7 +174,8 @@ def _print_image(flows, largest, end):
 def _print_linear(flows, largest):
     print(
         f"\ndigits, linear networks: largest margin {largest.margin:.6f}, "
-        f"{largest.support} support vectors that count for {largest.effective:.4f}"
+        f"{largest.num_support} support vectors that count for "
+        f"{largest.effective_support:.4f}"
     )
     print(
         "layers  gradients  margin/largest   ρ/law - 1  slope  g(v)/law - 1"

@@ -51,7 +51,8 @@ def main(
     """Follows the flow and SGD, prints tables, and writes a figure to `out`."""
     jax.config.update("jax_enable_x64", True)
     digits = gf.datasets.digits((3, 8), per_class=PER_CLASS)
-    datasets = {"as they are": digits, "whitened": whitened(digits)}
+    whitened = gf.Dataset(gf.datasets.whiten(digits.inputs), digits.labels)
+    datasets = {"as they are": digits, "whitened": whitened}
     # Smoothed alike for all, and by so little that it does not matter.
     network = gf.Dense((65, 16, 16, 1), key=jax.random.key(0), activation=gf.ReLU(1e-3))
     sizes = step_sizes()
@@ -85,12 +86,6 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
     _draw(ts, results).savefig(out / "minibatches_and_collapse.png", dpi=150)
     return results, rests
-
-
-def whitened(dataset: gf.Dataset) -> gf.Dataset:
-    """The orthonormal inputs that are nearest to those of a dataset."""
-    u, _, vt = np.linalg.svd(np.asarray(dataset.inputs), full_matrices=False)
-    return gf.Dataset(u @ vt, dataset.labels)
 
 
 def measures(problem, network, weight_decay):

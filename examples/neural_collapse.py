@@ -44,7 +44,8 @@ def main(
     last layer to the class means holds, and writes two figures to `out`."""
     jax.config.update("jax_enable_x64", True)
     images = gf.datasets.digits(CLASSES, signs=False, per_class=PER_CLASS)
-    datasets = {"as they are": images, "whitened": whitened(images)}
+    whitened = gf.Dataset(gf.datasets.whiten(images.inputs), images.labels)
+    datasets = {"as they are": images, "whitened": whitened}
     network = gf.Dense((65, 48, 48, 48, 4), key=jax.random.key(0))
     runs = {
         (loss, data): gf.solve(
@@ -73,12 +74,6 @@ def main(
     _draw_measures(runs).savefig(out / "neural_collapse.png", dpi=150)
     _draw_classifier(runs).savefig(out / "neural_collapse_classifier.png", dpi=150)
     return runs
-
-
-def whitened(dataset: gf.Dataset) -> gf.Dataset:
-    """The orthonormal inputs that are nearest to those of a dataset."""
-    u, _, vt = np.linalg.svd(np.asarray(dataset.inputs), full_matrices=False)
-    return gf.Dataset(u @ vt, dataset.labels)
 
 
 def class_means(problem, network):

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.optimize import nnls
 
 import gradflow as gf
 from cases import unchecked_types as unchecked_types
@@ -54,23 +53,6 @@ def scalar_network(layers, scale):
 def one_sample(loss=None):
     dataset = gf.Dataset(jnp.ones((1, 1)), jnp.ones(1))
     return gf.Problem(dataset, loss or gf.ExponentialLoss())
-
-
-def hard_margin_svm(problem):
-    """The shortest `w` with margins of at least 1, by Lawson and Hanson's reduction of
-    the least distance problem to non-negative least squares."""
-    rows = problem.dataset.labels[:, None] * problem.dataset.inputs
-    rows = np.asarray(rows)
-    matrix = np.vstack([rows.T, np.ones(len(rows))])
-    target = np.append(np.zeros(rows.shape[1]), 1.0)
-    multipliers, _ = nnls(matrix, target, maxiter=10_000)
-    residual = matrix @ multipliers - target
-    w = -residual[:-1] / residual[-1]
-    margins = rows @ w
-    # Optimality, whatever the solver says: feasible, and a combination of its support.
-    assert margins.min() > 1 - 1e-10
-    np.testing.assert_allclose(margins[multipliers > 0], 1, atol=1e-9)
-    return w
 
 
 # The path.
@@ -273,8 +255,7 @@ def test_time_of_growth(layers):
 )
 def test_linear_network_becomes_the_support_vector_machine(loss, clock, t1):
     problem = digits_problem(30, loss)
-    w = hard_margin_svm(problem)
-    margin = 1 / np.linalg.norm(w)
+    svm = gf.analysis.hard_margin_svm(problem.dataset)
     for seed, norm in ((0, 1e-3), (1, 1.0), (2, 50.0)):
         run = gf.solve(
             problem,
@@ -285,10 +266,10 @@ def test_linear_network_becomes_the_support_vector_machine(loss, clock, t1):
             observe={"log_loss": log_loss, "margin": smallest_margin},
         )
         assert run.observables["log_loss"][-1] / np.log(10) < -1e6
-        gap = 1 - run.observables["margin"][-1] / margin
+        gap = 1 - run.observables["margin"][-1] / svm.margin
         assert 0 < gap < 1e-7
         direction = run.final.weights[0][0] / run.final.norms[0]
-        assert np.linalg.norm(direction - w * margin) < 1e-5
+        assert np.linalg.norm(direction - svm.direction) < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -387,7 +368,7 @@ def test_equilibrium_of_two_layers(flow):
 
 def test_less_decay_comes_nearer_to_the_largest_margin():
     problem = digits_problem(10, gf.ExponentialLoss())
-    w = hard_margin_svm(problem)
+    svm = gf.analysis.hard_margin_svm(problem.dataset)
     distances = []
     for decay in (1e-2, 1e-20, 1e-120):
         run = gf.solve(
@@ -400,7 +381,7 @@ def test_less_decay_comes_nearer_to_the_largest_margin():
         )
         assert run.result == gf.RESULTS.at_rest
         direction = run.final.weights[0][0] / run.final.norms[0]
-        distances.append(np.linalg.norm(direction - w / np.linalg.norm(w)))
+        distances.append(np.linalg.norm(direction - svm.direction))
     assert distances[1] < distances[0] / 5
     assert distances[2] < distances[1] / 5
     assert distances[2] < 0.03

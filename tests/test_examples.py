@@ -1,9 +1,11 @@
 """The examples and the README's code run, and show what they say."""
 
+import dataclasses
 import importlib.util
 import re
 from pathlib import Path
 
+import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -185,8 +187,9 @@ def test_growth_of_linear_networks(tmp_path, capsys):
     example = _module("growth")
     flows = example.main(tmp_path, 5, 1000.0, layers=(3,), relu_layers=())
     digits = gf.datasets.digits((3, 8), per_class=5)
-    of_image = example.largest_margin(gf.Dataset(digits.inputs[:1], digits.labels[:1]))
-    np.testing.assert_allclose([of_image.margin, of_image.effective], 1)
+    image = gf.Dataset(digits.inputs[:1], digits.labels[:1])
+    of_image = gf.analysis.hard_margin_svm(image)
+    np.testing.assert_allclose([of_image.margin, of_image.effective_support], 1)
     flow = flows["image"][3]
     rho, log_ts = flow.observables["rho"], flow.log_ts
     assert log_ts[-1] > 100 * np.log(10)
@@ -200,7 +203,7 @@ def test_growth_of_linear_networks(tmp_path, capsys):
     )
     np.testing.assert_allclose(flow.observables["norms"][-1] ** 3, rho[-1])
 
-    largest = example.largest_margin(digits)
+    largest = gf.analysis.hard_margin_svm(digits)
     flow = flows["linear"][3]
     law = example.closed_form(flow.log_ts, largest, 3)
     excess = flow.observables["rho"] / law - 1
@@ -208,8 +211,10 @@ def test_growth_of_linear_networks(tmp_path, capsys):
     assert 1e-3 < excess[-1] < 1e-2 and abs(along[-1]) < 1e-6
     assert abs(example.slope(flow.log_ts, excess) + 2 / 3) < 0.05
     # Without the number of samples, or with that of the support, it would not fit.
-    for wrong in (1.0, float(largest.support)):
-        law = example.closed_form(flow.log_ts, largest._replace(effective=wrong), 3)
+    p = np.asarray(largest.multipliers)
+    for shares in (p == np.max(p), (p > 0) / np.sum(p > 0)):
+        wrong = dataclasses.replace(largest, multipliers=jnp.asarray(shares, float))
+        law = example.closed_form(flow.log_ts, wrong, 3)
         along = example.outputs_along(flow, largest.direction) / law - 1
         assert abs(along[-1]) > 1e-5
     first, *_, last = flow.observables["norms"][-1]

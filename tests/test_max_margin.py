@@ -11,7 +11,7 @@ import gradflow as gf
 import small
 from cases import LOSSES, dataset_for, network_of, problem_for
 from cases import unchecked_types as unchecked_types
-from gradflow.analysis import _margin_constraints
+from gradflow.analysis import _nnls
 from gradflow.analysis._max_margin import _inverse_logistic
 
 kkt_residual = eqx.filter_jit(gf.analysis.kkt_residual)
@@ -26,18 +26,10 @@ def outputs_of(network, inputs):
 
 
 def svm(inputs, signs):
-    """The w of least norm with y <w, x> >= 1 for all samples, and its multipliers:
-    least distance programming (Lawson and Hanson, chapter 23.4)."""
-    a = signs[:, None] * inputs
-    f = np.append(np.zeros(inputs.shape[1]), 1.0)
-    u, _ = nnls(np.vstack([a.T, np.ones(len(a))]), f)
-    r = np.append(a.T @ u, np.sum(u) - 1)
-    w, alpha = r[:-1] / -r[-1], u / -r[-1]
-    # The conditions of optimality, which for this convex problem are sufficient.
-    assert np.all(a @ w >= 1 - 1e-10) and np.all(alpha >= 0)
-    np.testing.assert_allclose(a.T @ alpha, w, rtol=1e-10)
-    np.testing.assert_allclose(alpha * (a @ w - 1), 0, atol=1e-10)
-    return w, alpha
+    """The w of least norm with y <w, x> >= 1 for all samples, and its multipliers."""
+    found = gf.analysis.hard_margin_svm(gf.Dataset(inputs, signs))
+    w = np.asarray(found.direction / found.margin)
+    return w, np.asarray(found.multipliers / found.margin**2)
 
 
 def separable(dtype=float, loss=None):
@@ -295,7 +287,7 @@ def test_what_is_not_found(monkeypatch):
     def out_of_iterations(*_):
         raise RuntimeError
 
-    monkeypatch.setattr(_margin_constraints, "nnls", out_of_iterations)
+    monkeypatch.setattr(_nnls, "nnls", out_of_iterations)
     problem, network = simplex()
     kkt = eqx.filter_jit(lambda *at: gf.analysis.kkt_residual(*at))(problem, network)
     for value in jax.tree.leaves(kkt):

@@ -28,6 +28,8 @@ from ._growth import rho_of_log_time as rho_of_log_time
 from ._growth_fit import GrowthFit as GrowthFit
 from ._growth_fit import fit_growth as fit_growth
 from ._growth_violations import growth_violations as growth_violations
+from ._hard_margin import HardMarginSVM as HardMarginSVM
+from ._hard_margin import hard_margin_svm as hard_margin_svm
 from ._hessian import ExtremeEigenvalues as ExtremeEigenvalues
 from ._hessian import extreme_eigenvalues as extreme_eigenvalues
 from ._hessian import hessian_eigenvalues as hessian_eigenvalues

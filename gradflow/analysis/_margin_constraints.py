@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
-from scipy.optimize import nnls
 
 from .._network import AbstractNetwork
 from .._problem import Problem
+from ._nnls import nnls_or_nan
 from ._samples import of_samples
 
 
@@ -78,13 +78,6 @@ def _of_sample(
 
 
 def _nnls(factor: Array) -> np.ndarray:
-    """Non-negative least squares for the last column by the others, on the host."""
+    """The last column by the others, on the host."""
     matrix = np.asarray(factor, np.float64)
-    failed = np.full(matrix.shape[1] - 1, np.nan, factor.dtype)
-    if not np.all(np.isfinite(matrix)):
-        return failed
-    try:
-        found, _ = nnls(matrix[:, :-1], matrix[:, -1])
-    except RuntimeError:
-        return failed
-    return found.astype(factor.dtype)
+    return nnls_or_nan(matrix[:, :-1], matrix[:, -1]).astype(factor.dtype)

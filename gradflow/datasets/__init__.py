@@ -13,3 +13,4 @@ from ._polynomial import monomials as monomials
 from ._polynomial import polynomial as polynomial
 from ._preprocess import unit_norm as unit_norm
 from ._teacher_student import teacher_student as teacher_student
+from ._whiten import whiten as whiten
