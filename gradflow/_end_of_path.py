@@ -5,7 +5,9 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
+from ._flow import AbstractFlow
 from ._observables import Point, Stationarity
+from ._problem import Problem
 from ._results import RESULTS
 from ._tree import tree_inner
 from ._types import BoolScalarLike
@@ -18,10 +20,15 @@ _REST_ON_THE_WAY = 1e-8
 """The same where the run could go on: on the way past a saddle it is small too."""
 
 
+def may_rest(problem: Problem, flow: AbstractFlow) -> BoolScalarLike:
+    """Whether there may be a critical point with a finite loss."""
+    return problem.loss.attains_infimum | (jnp.asarray(flow.weight_decay) > 0)
+
+
 def stands_still(point: Point) -> Bool[Array, ""]:
     """Whether the path has come to its end."""
     rests = Stationarity()(point) <= _REST_ON_THE_WAY
-    return rests & (_may_rest(point) | _is_unseparated(point))
+    return rests & (may_rest(point.problem, point.flow) | _is_unseparated(point))
 
 
 def end_of_path(point: Point, result: RESULTS, stopped: Bool[Array, ""]) -> RESULTS:
@@ -33,24 +40,19 @@ def end_of_path(point: Point, result: RESULTS, stopped: Bool[Array, ""]) -> RESU
 
     rests = Stationarity()(point) <= _REST
     collapsed = (result == RESULTS.dt_min_reached) | (result == RESULTS.nonfinite_state)
-    ended = stopped | (collapsed & rests & _may_rest(point))
+    ended = stopped | (collapsed & rests & may_rest(point.problem, point.flow))
     result = name(ended, RESULTS.at_rest, result)
     result = name(rests & _is_unseparated(point), RESULTS.positive_loss, result)
     return name(_is_dead(point), RESULTS.dead_network, result)
-
-
-def _may_rest(point: Point) -> BoolScalarLike:
-    """Whether there may be a critical point with a finite loss."""
-    return point.problem.loss.attains_infimum | (
-        jnp.asarray(point.flow.weight_decay) > 0
-    )
 
 
 def _is_unseparated(point: Point) -> BoolScalarLike:
     """Whether there is none that is to be expected, but samples on the wrong side."""
     if point.problem.dataset.regression:
         return False
-    return ~_may_rest(point) & (point.problem.accuracy(point.network) < 1)
+    return ~may_rest(point.problem, point.flow) & (
+        point.problem.accuracy(point.network) < 1
+    )
 
 
 def _is_dead(point: Point) -> Bool[Array, ""]:

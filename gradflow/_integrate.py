@@ -10,7 +10,7 @@ import optimistix as optx
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float
 
-from ._end_of_path import end_of_path, stands_still
+from ._end_of_path import end_of_path, may_rest, stands_still
 from ._flow import AbstractClock, AbstractFlow
 from ._network import AbstractNetwork, has_kinks, scale_kinks, smoothing_of
 from ._network.pre_activations import pre_activations
@@ -28,7 +28,7 @@ from ._solver import (
     num_evaluations,
 )
 from ._tree import tree_norm
-from ._types import State
+from ._types import BoolScalarLike, State
 
 # A unit may start so near to a kink that it lies within the kink's width. Where the
 # field pushes away from the kink, the smoothed field may then push to the wrong side,
@@ -44,6 +44,9 @@ initial speed, would change the weights by their own size."""
 _PROPORTIONAL_BELOW = 1e-4
 """From here down, steps of solvers whose estimates are of higher order than they are
 themselves are held to more than `rtol`."""
+
+_EVALUATIONS_PER_STEP = 100
+"""A run that takes more of them, for each of its `max_steps`, does not arrive."""
 
 
 class Settings(eqx.Module):
@@ -165,7 +168,8 @@ def integrate(
     reports = isinstance(settings.solver, AbstractStabilised)
     if reports:
         solver = Reporting(solver)
-        controller = Tallying(controller, settings.max_steps)
+        budget = _budget(settings, problem, flow, can_stop=len(conditions) > 0)
+        controller = Tallying(controller, budget)
     # Stabilised solvers do not step over kinks that are smooth.
     is_smoothed = not isinstance(width, float) or width > 0
     watches = has_kinks(network) or (is_smoothed and not reports)
@@ -254,6 +258,22 @@ def integrate(
         conditions_met=tuple(conditions_met),
         stats=stats,
     )
+
+
+def _budget(
+    settings: Settings,
+    problem: Problem,
+    flow: AbstractFlow,
+    *,
+    can_stop: BoolScalarLike,
+) -> Float[Array, ""]:
+    """How many evaluations the way to `t1` may take. Runs that can stop before have all
+    that their steps can use."""
+    budget = jnp.asarray(_EVALUATIONS_PER_STEP * settings.max_steps, settings.t1.dtype)
+    stops_at_rest = isinstance(flow, AbstractClock) and flow.stands_still_at_rest
+    if stops_at_rest:
+        can_stop = can_stop | may_rest(problem, flow)
+    return jnp.where(can_stop, jnp.inf, budget)
 
 
 def _default_controller(

@@ -100,8 +100,8 @@ def solve(
     - `throw`: whether a failure raises a `SolveError`, which carries what was computed,
         or is to be found in `trajectory.result`.
     - `max_steps`: the number of steps after which to give up. A run of a stabilised
-        solver gives up, too, once it is bound to take more than 100 times as many
-        gradients, as `too_stiff`.
+        solver that can only end at `t1` gives up, too, as `too_stiff`, once it is bound
+        to take more than 100 times as many gradients.
     - `max_defect`: the distance from the spheres at which to give up. Only a flow that
         is not projected, the raw Lagrange flow, can come that far.
     - `solver`: a diffrax solver. Not given: [`gradflow.RKC`][] for exact ReLU networks,

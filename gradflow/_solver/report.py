@@ -66,22 +66,22 @@ class Tally(eqx.Module):
 
 class Tallying(diffrax.AbstractStepSizeController):
     """Lets another controller choose the steps, adds up the reports, and keeps to the
-    largest step that the solver can take. Where the field is too stiff to arrive
-    within `max_steps`, the solve ends with `RESULTS.internal_error` and an outlook that
-    `is_hopeless`."""
+    largest step that the solver can take. Where the field is too stiff to arrive with a
+    `budget` of evaluations, the solve ends with `RESULTS.internal_error` and an outlook
+    that `is_hopeless`."""
 
     controller: diffrax.AbstractStepSizeController
-    max_steps: int
+    budget: Float[Array, ""]
 
     def wrap(self, direction):
-        return Tallying(self.controller.wrap(direction), self.max_steps)
+        return Tallying(self.controller.wrap(direction), self.budget)
 
     def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
         t_next, inner = self.controller.init(
             terms, t0, t1, y0, dt0, args, func, error_order
         )
         zero = jnp.asarray(0, jnp.int32)
-        outlook = first_outlook(jnp.asarray(t1))
+        outlook = first_outlook(jnp.asarray(t1), self.budget)
         return t_next, (inner, Tally(zero, zero, outlook))
 
     def adapt_step_size(
@@ -98,7 +98,7 @@ class Tallying(diffrax.AbstractStepSizeController):
         tally = Tally(
             tally.num_evaluations + report.num_evaluations.astype(jnp.int32),
             tally.num_jvps + report.num_jvps.astype(jnp.int32),
-            tally.outlook.after(t0_next, report.evaluations_per_time, self.max_steps),
+            tally.outlook.after(t0_next, report.evaluations_per_time),
         )
         is_hopeless = tally.outlook.is_hopeless() & (
             result == diffrax.RESULTS.successful
