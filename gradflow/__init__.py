@@ -15,6 +15,7 @@ from ._flow import AbstractSpheres as AbstractSpheres
 from ._flow import ArcLength as ArcLength
 from ._flow import ClockedState as ClockedState
 from ._flow import GradientFlow as GradientFlow
+from ._flow import HalpernFlow as HalpernFlow
 from ._flow import LagrangeFlow as LagrangeFlow
 from ._flow import LogRho as LogRho
 from ._flow import LogTime as LogTime
@@ -23,6 +24,7 @@ from ._flow import MatrixSpheres as MatrixSpheres
 from ._flow import Moment as Moment
 from ._flow import PolarGradientFlow as PolarGradientFlow
 from ._flow import PolarState as PolarState
+from ._flow import PowerDecay as PowerDecay
 from ._flow import RowSpheres as RowSpheres
 from ._flow import WeightNormFlow as WeightNormFlow
 from ._loss import AbstractLoss as AbstractLoss

@@ -68,7 +68,7 @@ class Equilibrium(AbstractObservable):
         # Layers that are not of norm 1 beside those norms, such as spheres of rows:
         # decaying the flow's norms by λ decays the layers' as they are by another.
         others = jnp.abs(jnp.prod(network.norms) / jnp.prod(norms))
-        decay = jnp.asarray(point.flow.weight_decay, norms.dtype)
+        decay = jnp.asarray(point.flow.weight_decay_at(point.t), norms.dtype)
         decay = decay * others ** (-2 / norms.size)
         return rho_eq(point.problem, network, decay, num_norms=norms.size)
 

@@ -99,7 +99,7 @@ class Stationarity(AbstractObservable):
         num_kinds = 3 if problem.loss.attains_infimum else 2
         kinds = jnp.eye(num_kinds, dtype=point.network.weights[0].dtype)
         gradients = jax.vmap(gradient)(kinds)
-        decay = flow.decay(state, log_unit)
+        decay = flow.penalty_gradient(point.t, state, log_unit)
         terms = jax.tree.map(
             lambda g, d: jnp.stack([g[0] + d, g[-2], g[-1], d]), gradients, decay
         )
@@ -163,7 +163,7 @@ def _log_unit(point: Point) -> Float[Array, ""]:
     if problem.loss.attains_infimum:
         return jnp.zeros((), point.network.weights[0].dtype)
     log_loss = problem.log_value(point.network)
-    weight_decay = jnp.asarray(flow.weight_decay, log_loss.dtype)
+    weight_decay = jnp.asarray(flow.weight_decay_at(point.t), log_loss.dtype)
     log_decay = jnp.log(weight_decay * flow.penalty(point.state))
     return jax.lax.stop_gradient(jnp.maximum(log_loss, log_decay))
 

@@ -52,7 +52,7 @@ class Restricted(eqx.Module):
         partial = jax.tree.map(
             jnp.add,
             self.flow.gradient(self.problem, state, self.network),
-            self.flow.decay(state),
+            self.flow.penalty_gradient(jnp.inf, state),
         )
         return _flat(pull(partial)[0])
 

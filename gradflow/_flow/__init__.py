@@ -10,6 +10,8 @@ from .clocks import LogTime as LogTime
 from .clocks import LossTime as LossTime
 from .gradient import GradientFlow as GradientFlow
 from .gradient import PolarGradientFlow as PolarGradientFlow
+from .halpern import HalpernFlow as HalpernFlow
+from .halpern import PowerDecay as PowerDecay
 from .lagrange import LagrangeFlow as LagrangeFlow
 from .polar_state import PolarState as PolarState
 from .spheres import AbstractSpheres as AbstractSpheres

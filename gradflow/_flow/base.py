@@ -80,15 +80,22 @@ class AbstractFlow(eqx.Module, Generic[S]):
         than the loss's if they are given, as in `Problem.pullback`."""
         return problem.pullback(lambda s: self.to_network(s, like), state, slopes)
 
-    def decay(self, state: S, log_unit: RealScalarLike = 0.0) -> S:
-        r"""The partial derivatives of $\lambda P$ by the coordinates, in units of
-        `exp(log_unit)`."""
+    def weight_decay_at(self, t: RealScalarLike) -> RealScalarLike:
+        r"""$\lambda$ at the physical time `t`, which only some flows depend on."""
+        del t
+        return self.weight_decay
+
+    def penalty_gradient(
+        self, t: RealScalarLike, state: S, log_unit: RealScalarLike = 0.0
+    ) -> S:
+        r"""The partial derivatives of $\lambda P$ by the coordinates at the physical
+        time `t`, in units of `exp(log_unit)`."""
         slope = jax.grad(self.penalty)(state)
         dtype = jax.tree.leaves(slope)[0].dtype
         # Bounded, so that no decay stays none in units that are next to nothing.
         largest = 0.99 * math.log(float(jnp.finfo(dtype).max))
         per_unit = jnp.exp(jnp.minimum(jnp.asarray(-log_unit, dtype), largest))
-        factor = jnp.asarray(self.weight_decay, dtype) * per_unit
+        factor = jnp.asarray(self.weight_decay_at(t), dtype) * per_unit
         return jax.tree.map(lambda x: factor * x, slope)
 
     def velocity(
@@ -100,8 +107,8 @@ class AbstractFlow(eqx.Module, Generic[S]):
     ) -> S:
         """The velocity of `state` at the physical time `t`, where the loss has the
         partial derivatives `gradient`. Both in units of `exp(log_unit)`."""
-        del t
-        total = jax.tree.map(jnp.add, gradient, self.decay(state, log_unit))
+        penalty_gradient = self.penalty_gradient(t, state, log_unit)
+        total = jax.tree.map(jnp.add, gradient, penalty_gradient)
         descent = jax.tree.map(jnp.negative, self.sharp(state, total))
         return self.tangent(state, descent)
 

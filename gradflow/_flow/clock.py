@@ -14,6 +14,7 @@ from .._problem import Problem
 from .._tree import tree_inner
 from .._types import RealScalarLike, State, Weights
 from .base import AbstractFlow
+from .halpern import HalpernFlow
 
 
 class ClockedState(eqx.Module):
@@ -67,6 +68,11 @@ class AbstractClock(AbstractFlow[ClockedState]):
         check_instance("flow", self.flow, AbstractFlow)
         if isinstance(self.flow, AbstractClock):
             raise ValueError(f"`flow` has a clock already, got {self.flow}.")
+        if isinstance(self.flow, HalpernFlow):
+            raise ValueError(
+                "`flow`: the decay of a `HalpernFlow` depends on the physical time, "
+                "which a clock lets overflow. Integrate it in plain time."
+            )
 
     @abc.abstractmethod
     def pace(self, moment: Moment) -> Float[Array, ""]:
