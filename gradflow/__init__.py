@@ -10,6 +10,7 @@ from ._default_observables import default_observables as default_observables
 from ._descent import descend as descend
 from ._flow import AbstractClock as AbstractClock
 from ._flow import AbstractFlow as AbstractFlow
+from ._flow import AbstractPhysicalFlow as AbstractPhysicalFlow
 from ._flow import AbstractPlainFlow as AbstractPlainFlow
 from ._flow import AbstractSpheres as AbstractSpheres
 from ._flow import ArcLength as ArcLength

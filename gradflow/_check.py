@@ -37,11 +37,9 @@ def check_instance(name: str, value: Any, kind: type) -> None:
     """Raises a `ValueError` for anything but an instance: for a class too, where its
     brackets were forgotten."""
     if not isinstance(value, kind):
-        article = "an" if kind.__name__[0] in "AEIOU" else "a"
-        raise ValueError(
-            f"`{name}` must be {article} `{kind.__name__.removeprefix('Abstract')}`, "
-            f"got {value!r}."
-        )
+        noun = kind.__name__.removeprefix("Abstract")
+        article = "an" if noun[0] in "AEIOU" else "a"
+        raise ValueError(f"`{name}` must be {article} `{noun}`, got {value!r}.")
 
 
 def check_scalar(name: str, value: Any) -> None:

@@ -162,7 +162,7 @@ def test_what_is_not_allowed(unchecked_types):
         gf.HalpernFlow(0.1)
     with pytest.raises(ValueError, match="`decay` must not be negative"):
         gf.HalpernFlow(lambda t: -1.0)
-    with pytest.raises(ValueError, match="`flow` must be"):
+    with pytest.raises(ValueError, match="`flow` must be a .*PhysicalFlow"):
         gf.HalpernFlow(flow=gf.LossTime(gf.GradientFlow()))
     with pytest.raises(ValueError, match="`flow`: the decay of a `HalpernFlow`"):
         gf.LogTime(gf.HalpernFlow())

@@ -1,4 +1,5 @@
 from .base import AbstractFlow as AbstractFlow
+from .base import AbstractPhysicalFlow as AbstractPhysicalFlow
 from .base import AbstractPlainFlow as AbstractPlainFlow
 from .clock import AbstractClock as AbstractClock
 from .clock import ClockedState as ClockedState

@@ -80,10 +80,9 @@ class AbstractFlow(eqx.Module, Generic[S]):
         than the loss's if they are given, as in `Problem.pullback`."""
         return problem.pullback(lambda s: self.to_network(s, like), state, slopes)
 
+    @abc.abstractmethod
     def weight_decay_at(self, t: RealScalarLike) -> RealScalarLike:
-        r"""$\lambda$ at the physical time `t`, which only some flows depend on."""
-        del t
-        return self.weight_decay
+        r"""$\lambda$ at the physical time `t`; `weight_decay` is what it tends to."""
 
     def penalty_gradient(
         self, t: RealScalarLike, state: S, log_unit: RealScalarLike = 0.0
@@ -131,7 +130,7 @@ class AbstractFlow(eqx.Module, Generic[S]):
         """The times at which a run is saved unless the user asks for others."""
 
 
-class AbstractPlainFlow(AbstractFlow[S]):
+class AbstractPhysicalFlow(AbstractFlow[S]):
     """A flow whose time is the physical one."""
 
     def vector_field(
@@ -149,6 +148,14 @@ class AbstractPlainFlow(AbstractFlow[S]):
         self, t0: Float[Array, ""], t1: Float[Array, ""]
     ) -> Float[Array, " T"]:
         return evenly_spaced(t0, t1)
+
+
+class AbstractPlainFlow(AbstractPhysicalFlow[S]):
+    """A flow that does not depend on the time, which is the physical one."""
+
+    def weight_decay_at(self, t: RealScalarLike) -> RealScalarLike:
+        del t
+        return self.weight_decay
 
 
 def evenly_spaced(t0: Float[Array, ""], t1: Float[Array, ""]) -> Float[Array, " T"]:

@@ -82,6 +82,9 @@ class AbstractClock(AbstractFlow[ClockedState]):
     def weight_decay(self) -> RealScalarLike:  # pyright: ignore
         return self.flow.weight_decay
 
+    def weight_decay_at(self, t: RealScalarLike) -> RealScalarLike:
+        return self.flow.weight_decay_at(t)
+
     def init(self, network: AbstractNetwork) -> ClockedState:
         zero = jnp.zeros((), network.weights[0].dtype)
         return ClockedState(self.flow.init(network), zero)

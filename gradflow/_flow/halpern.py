@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from .._check import check_finite, check_instance, check_nonnegative, is_concrete
 from .._network import AbstractNetwork
 from .._types import RealScalarLike, State, Weights
-from .base import AbstractPlainFlow
+from .base import AbstractPhysicalFlow
 from .gradient import GradientFlow
 
 
@@ -34,7 +34,7 @@ class PowerDecay(eqx.Module):
         return (1 + t) ** -jnp.asarray(self.exponent, t.dtype)
 
 
-class HalpernFlow(AbstractPlainFlow[State]):
+class HalpernFlow(AbstractPhysicalFlow[State]):
     r"""Another flow with a decay $\lambda(t)$ that vanishes, in the weights
 
     $$\dot W_k = -\frac{\partial L}{\partial W_k} - \lambda(t) W_k, \qquad \lambda(t)
@@ -56,10 +56,10 @@ class HalpernFlow(AbstractPlainFlow[State]):
     """
 
     decay: Callable[[RealScalarLike], RealScalarLike] = PowerDecay()
-    flow: AbstractPlainFlow = GradientFlow()
+    flow: AbstractPhysicalFlow = GradientFlow()
 
     def __check_init__(self):
-        check_instance("flow", self.flow, AbstractPlainFlow)
+        check_instance("flow", self.flow, AbstractPhysicalFlow)
         if not callable(self.decay):
             raise ValueError(
                 "`decay` must be a function of time, such as `PowerDecay()`, got "
