@@ -4,6 +4,8 @@ from ._halpern import halpern as halpern
 from ._halpern import nmgd as nmgd
 from ._halpern_iteration import HalpernIterates as HalpernIterates
 from ._halpern_iteration import halpern_iteration as halpern_iteration
+from ._noise import kicks as kicks
+from ._noise import langevin as langevin
 from ._power_decay import power_decay as power_decay
 from ._unit_norm import coefficient_normalisation as coefficient_normalisation
 from ._unit_norm import lagrange_multiplier as lagrange_multiplier
