@@ -129,6 +129,18 @@ def test_precision_is_that_of_the_parameters():
     np.testing.assert_allclose(w + updates, 0.5 * (1 - RATE) * w, rtol=1e-6)
 
 
+def test_traced_arguments():
+    w, decays = jnp.arange(1.0, 4.0), jnp.array([0.5, 1.0])
+
+    def moved(exponent, rate):
+        rule = rules.nmgd(rate, rules.power_decay(exponent))
+        return w + rule.update(w, rule.init(w), w)[0]
+
+    both = jax.vmap(moved)(decays, jnp.array([0.1, 0.2]))
+    expected = [(1 - 0.5**0.5) * 0.9 * w, 0.5 * 0.8 * w]
+    np.testing.assert_allclose(both, np.stack(expected), rtol=1e-13)
+
+
 # Any map.
 
 

@@ -115,6 +115,39 @@ def test_size_of_the_kicks():
         assert abs(np.corrcoef(one, other)[0, 1]) < tolerance
 
 
+def test_kicks_accumulate_along_flat_directions():
+    """There the weights walk at random, elsewhere descent brings them back (T3 §9)."""
+    curvatures, sigma, runs = np.array([0.0, 1.0]), 0.3, 20_000
+
+    @jax.jit
+    @jax.vmap
+    def end(key):
+        rule = optax.chain(optax.sgd(0.5), rules.kicks(20, sigma, key))
+        return run(rule, jnp.ones(2), lambda w: curvatures * w, 119)[-1]
+
+    flat, curved = np.asarray(end(jax.random.split(jax.random.key(5), runs))).T
+    # After five kicks, the last of them 19 steps ago.
+    np.testing.assert_allclose(np.var(flat), 5 * sigma**2, rtol=4 * np.sqrt(2 / runs))
+    last = 0.5**19 * sigma
+    np.testing.assert_allclose(np.std(curved), last, rtol=4 * np.sqrt(0.5 / runs))
+
+
+def test_traced_arguments():
+    key, w = jax.random.key(6), jnp.arange(3.0)
+    rates, temperatures = jnp.array([0.1, 0.2]), jnp.array([0.5, 2.0])
+
+    def update(rate, temperature):
+        rule = rules.langevin(rate, temperature, key)
+        return rule.update(w, rule.init(w))[0]
+
+    both = jax.vmap(update)(rates, temperatures)
+    noise = [
+        (both[k] + rates[k] * w) / np.sqrt(2 * rates[k] * temperatures[k])
+        for k in range(2)
+    ]
+    np.testing.assert_allclose(noise[0], noise[1], rtol=1e-13)
+
+
 @pytest.mark.parametrize(
     "make",
     [

@@ -97,6 +97,11 @@ def test_directions_on_spheres():
     )
 
 
+def test_step_that_no_multiplier_brings_back():
+    with pytest.raises(gf.SolveError, match="nonfinite_state"):
+        descend(rules.lagrange_multiplier(optax.sgd(1e3)))
+
+
 def test_weight_decay_is_that_of_the_flow():
     rule = optax.chain(rules.weight_decay(DECAY), SGD)
     np.testing.assert_allclose(
@@ -107,9 +112,10 @@ def test_weight_decay_is_that_of_the_flow():
 
 
 def test_weight_decay_is_the_gradient_of_the_penalty():
+    @jax.jit
     def penalised(vector):
-        moved = from_vector(jnp.asarray(vector), network())
-        return problem().value(moved) + DECAY * np.sum(vector**2)
+        moved = from_vector(vector, network())
+        return problem().value(moved) + DECAY * jnp.sum(vector**2)
 
     weights, vector = network().weights, weights_of(network())
     rule = rules.weight_decay(DECAY)

@@ -9,13 +9,13 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from .._check import check_positive, check_scalar, is_concrete
-from .._types import RealScalarLike
+from .._types import RealScalarLike, Schedule
 from ._wrap import wrap
 
 
 def halpern(
     optimiser: optax.GradientTransformation,
-    decay: RealScalarLike | optax.Schedule,
+    decay: RealScalarLike | Schedule,
     anchor: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Draws every step of an optimiser towards an anchor $u$, ever more weakly:
@@ -61,8 +61,8 @@ def halpern(
 
 
 def nmgd(
-    learning_rate: RealScalarLike | optax.Schedule,
-    decay: RealScalarLike | optax.Schedule,
+    learning_rate: RealScalarLike | Schedule,
+    decay: RealScalarLike | Schedule,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Norm-minimising gradient descent,
 
@@ -88,7 +88,7 @@ def nmgd(
     return halpern(optax.sgd(learning_rate), decay)
 
 
-def as_decay(decay: RealScalarLike | optax.Schedule) -> optax.Schedule:
+def as_decay(decay: RealScalarLike | Schedule) -> Schedule:
     if callable(decay):
         return decay
     check_scalar("decay", decay)

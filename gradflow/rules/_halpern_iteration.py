@@ -7,11 +7,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float, PyTree
 
 from .._tree import tree_norm
-from .._types import RealScalarLike
+from .._types import RealScalarLike, Schedule
 from ._halpern import as_anchor, as_decay
 
 
@@ -32,7 +31,7 @@ def halpern_iteration(
     operator: Callable[[Any], Any],
     start: Any,
     steps: int,
-    decay: RealScalarLike | optax.Schedule,
+    decay: RealScalarLike | Schedule,
     anchor: Any = None,
     *,
     save_iterates: bool = True,

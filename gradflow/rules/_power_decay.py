@@ -3,16 +3,15 @@
 from typing import Any
 
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float
 
 from .._check import check_scalar, is_concrete
-from .._types import RealScalarLike
+from .._types import RealScalarLike, Schedule
 
 
 def power_decay(
     exponent: RealScalarLike = 1.0, *, first: RealScalarLike = 2
-) -> optax.Schedule:
+) -> Schedule:
     r"""$\lambda_n = n^{-a}$ for $n = n_1, n_1 + 1, \ldots$ (T3 9, 26).
 
     It vanishes, and its sum is infinite: both are needed for the limit to have the
