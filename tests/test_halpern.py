@@ -81,7 +81,10 @@ def test_limit_is_the_solution_nearest_to_the_anchor():
     nearest = SOLUTION + NULL @ anchor
     # In the null space the start has the weight 1 / n that the anchor lacks.
     np.testing.assert_allclose(
-        (ends - nearest) @ NULL, (STARTS - anchor) @ NULL / (steps + 1), rtol=1e-9
+        (ends - nearest) @ NULL,
+        (STARTS - anchor) @ NULL / (steps + 1),
+        rtol=1e-11,
+        atol=1e-14,  # of the difference of numbers of size one
     )
     bound = np.linalg.norm(anchor - nearest) / (RATE * HESSIAN.min() * steps)
     assert np.all(np.linalg.norm((ends - nearest) @ RANGE, axis=1) < 1.01 * bound)
