@@ -5,6 +5,7 @@ from importlib.metadata import version as _version
 from . import analysis as analysis
 from . import datasets as datasets
 from . import plot as plot
+from . import rules as rules
 from ._critical_point import CriticalPoint as CriticalPoint
 from ._default_observables import default_observables as default_observables
 from ._descent import descend as descend

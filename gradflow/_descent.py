@@ -77,7 +77,8 @@ def descend(
 
     - `learning_rate`: only sets the clock, `ts = learning_rate * step`. Not given: the
         size of the optimiser's first update for a gradient of ones, which is the
-        learning rate of plain gradient descent, of momentum and of Adam.
+        learning rate of plain gradient descent, of momentum and of Adam. Of a rule of
+        `gradflow.rules` it is that of the optimiser inside.
     - `save_steps`: the steps to save, increasing integers from 0 to `steps`. Not given:
         101 of them, evenly spaced, or all where there are fewer.
 
@@ -276,10 +277,14 @@ def _check_save_steps(save_steps: Any, steps: int) -> Int[Array, " T"]:
     return jnp.asarray(save_steps)
 
 
-def _update(optimiser, gradient, optimiser_state, state) -> tuple[State, PyTree]:
+def _update(
+    optimiser, gradient, optimiser_state, state, **extra_args
+) -> tuple[State, PyTree]:
     # Some of optax needs the standard promotion, whatever the user has set.
     with jax.numpy_dtype_promotion("standard"):
-        updates, optimiser_state = optimiser.update(gradient, optimiser_state, state)
+        updates, optimiser_state = optimiser.update(
+            gradient, optimiser_state, state, **extra_args
+        )
     return jax.tree.map(lambda u, s: u.astype(s.dtype), updates, state), optimiser_state
 
 
@@ -289,8 +294,11 @@ def _first_step_size(
     """The size of the first update at the origin, for a gradient of ones."""
     origin = jax.tree.map(jnp.zeros_like, state)
     ones = jax.tree.map(jnp.ones_like, state)
+    optimiser = optax.with_extra_args_support(optimiser)
     try:
-        updates, _ = _update(optimiser, ones, optimiser.init(origin), origin)
+        # Without what `gradflow.rules` do to a step: they draw it to an anchor, keep it
+        # on a sphere or add noise, none of which takes time.
+        updates, _ = _update(optimiser, ones, optimiser.init(origin), origin, bare=True)
     except TypeError as error:
         raise ValueError(
             "`optimiser`: its `update` needs more than gradients, state and "

@@ -19,3 +19,6 @@ PerLayer: TypeAlias = RealScalarLike | Sequence[float | int] | Float[Array, " la
 
 Observable: TypeAlias = Callable[..., Any]
 """`fn(problem, network) -> array`."""
+
+Schedule: TypeAlias = Callable[[Any], Any]
+"""A function of the number of steps taken so far, as optax has them."""

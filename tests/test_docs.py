@@ -14,7 +14,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 
 
 def _public_names():
-    for namespace in (gf, gf.analysis, gf.datasets, gf.plot):
+    for namespace in (gf, gf.analysis, gf.datasets, gf.plot, gf.rules):
         for name, value in vars(namespace).items():
             # A submodule is not a name of the library but the home of some.
             if not name.startswith("_") and not inspect.ismodule(value):
