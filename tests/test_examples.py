@@ -262,3 +262,22 @@ def test_collapse_at_late_times(tmp_path, capsys):
     assert np.all(whitened.observables["margins"] < 0.9 * margin)
     assert "margin of the collapse: 0.0745" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["collapse_at_late_times.png"]
+
+
+def test_degenerate_minima(tmp_path, capsys):
+    """Shorter, and against the law of the norm."""
+    example = _module("degenerate_minima")
+    flat = example.Experiment(20, 600_000, 100_000, 0.5, 500_000, 20, as_flow=True)
+    few = example.Experiment(4, 12_000, 4_000, 0.5, 12_000, 20)
+    courses = example.main(tmp_path, {"flat": flat, "few features": few})
+    course = courses["flat"]
+    np.testing.assert_array_equal(course.steps, np.arange(1, 7) * 100_000 - 1)
+    _, square = example.laws(flat, course.steps)
+    gained = np.mean(course.norm**2, axis=0)
+    gained = gained - gained[0]
+    # Of twenty repetitions, along a dozen flat directions.
+    np.testing.assert_allclose(gained[1:], (square - square[0])[1:], rtol=0.4)
+    last = courses["few features"].norm[:, -1]
+    np.testing.assert_allclose(last, last[0], rtol=1e-3)
+    assert "law" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["degenerate_minima.png"]
