@@ -67,7 +67,7 @@ def test_field_is_the_plain_one_at_another_pace(clock, loss):
     plain = gf.LagrangeFlow(weight_decay=0.3, all_norms=True)
     flow = CLOCKS[clock][0](plain)
     state = flow.init(network)
-    state = dataclasses.replace(state, time_times_loss=jnp.asarray(0.7))
+    state = dataclasses.replace(state, time_times_objective=jnp.asarray(0.7))
     t = 0.4
 
     @jax.jit
@@ -102,13 +102,15 @@ def test_field_is_the_plain_one_at_another_pace(clock, loss):
     ):
         np.testing.assert_allclose(a, b / paces[clock], rtol=1e-7, atol=1e-9)
 
-    def loss_at(h):
-        return problem.value(network.with_weights(moved(h)))
+    def objective_at(h):
+        at_h = network.with_weights(moved(h))
+        return problem.value(at_h) + 0.3 * jnp.sum(at_h.norms**2)
 
-    growth = (loss_at(h) - loss_at(-h)) / (2 * h)
-    # d(t L)/dt, with t = 0.7 / L.
-    expected = (value + 0.7 / value * growth) / paces[clock]
-    np.testing.assert_allclose(clocked.time_times_loss, expected, rtol=1e-6)
+    growth = (objective_at(h) - objective_at(-h)) / (2 * h)
+    # d(t J)/dt, with t = 0.7 / J.
+    objective = objective_at(0)
+    expected = (objective + 0.7 / objective * growth) / paces[clock]
+    np.testing.assert_allclose(clocked.time_times_objective, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("clock", CLOCKS)
@@ -176,21 +178,35 @@ def test_time_of_equal_scale(clock, t1, widths):
     assert np.max(np.abs(error)) < 1e-6
 
 
-def test_log_time_is_that_of_the_clock():
-    """What is integrated beside the state against what this clock shows."""
-    problem = digits_problem(10, gf.ExponentialLoss())
-    run = gf.solve(
-        problem,
-        gf.LogTime(gf.GradientFlow()),
-        linear(jax.random.key(3)),
-        1e5,
-        ts=[1e-3, 1.0, 30.0, 1e3, 1e5],
-        rtol=1e-8,
-        observe={},
-    )
-    ts = np.asarray(run.ts)
-    expected = ts + np.log(-np.expm1(-ts))
-    np.testing.assert_allclose(run.log_ts, expected, rtol=1e-6, atol=1e-5)
+def continued(problem, run, flow, t1, **options):
+    start = jnp.logaddexp(0, run.log_ts[-1])
+    return gf.solve(problem, gf.LogTime(flow), run.final, t1, t0=start, **options)
+
+
+def test_log_time_goes_on_from_the_end_of_a_run():
+    """In two parts and in one."""
+    problem = digits_problem(5, gf.ExponentialLoss())
+    flow, network = gf.GradientFlow(), linear(jax.random.key(3))
+    options = {"rtol": 1e-7, "observe": {}}
+    first = gf.solve(problem, gf.LossTime(flow), network, 20.0, **options)
+    ts = [jnp.logaddexp(0, first.log_ts[-1]), 8.0]
+    second = continued(problem, first, flow, 8.0, ts=ts, **options)
+    whole = gf.solve(problem, gf.LogTime(flow), network, 8.0, ts=ts, **options)
+    np.testing.assert_allclose(second.log_ts, np.log(np.expm1(ts)), rtol=1e-12)
+    np.testing.assert_allclose(whole.log_ts, np.log(np.expm1(ts)), rtol=1e-12)
+    assert second.log_ts[0] > 1
+    for i in range(2):
+        assert gf.analysis.relative_distance(second[i], whole[i]) < 1e-6
+
+
+def test_log_time_goes_on_where_the_loss_underflows():
+    options = {"rtol": 1e-8, "observe": {}}
+    start = scalar_network(1, 0.5)
+    run = gf.solve(one_sample(), gf.LossTime(gf.GradientFlow()), start, 2e3, **options)
+    assert one_sample().value(run.final) == 0
+    rest = continued(one_sample(), run, gf.GradientFlow(), 1e4, ts=[1e4], **options)
+    expected = gf.analysis.rho_of_log_time(1e4, 0.5)
+    np.testing.assert_allclose(rho(None, rest.final), expected, rtol=1e-7)
 
 
 # To infinity.
@@ -385,6 +401,25 @@ def test_less_decay_comes_nearer_to_the_largest_margin():
     assert distances[1] < distances[0] / 5
     assert distances[2] < distances[1] / 5
     assert distances[2] < 0.03
+
+
+@pytest.mark.parametrize(
+    "clock, t1", [(gf.LogTime, np.log(6.0)), (gf.ArcLength, 950.0)]
+)
+def test_decay_from_where_the_loss_underflows(clock, t1):
+    r"""$\dot w = -w$ up to $e^{-w}$, from a loss of $e^{-1000}$."""
+    run = gf.solve(
+        one_sample(),
+        clock(gf.GradientFlow(weight_decay=0.5)),
+        scalar_network(1, 1e3),
+        t1,
+        ts=[t1],
+        rtol=1e-7,
+        observe={"rho": rho},
+    )
+    t = np.exp(run.log_ts[-1])
+    assert 2 < t < 6
+    np.testing.assert_allclose(run.observables["rho"][-1], 1e3 * np.exp(-t), rtol=1e-4)
 
 
 # Paths that do not lead to infinity.

@@ -96,6 +96,12 @@ def test_a_start_beyond_all_numbers():
     np.testing.assert_allclose(log_t - expected, 0, atol=1e-3)
 
 
+def test_time_zero():
+    """The first of a run's times."""
+    times = np.array([-np.inf, -50.0])
+    np.testing.assert_allclose(rho(times, 0.5, layers=3), 0.5, rtol=1e-12)
+
+
 def test_derivatives():
     """For one layer dρ / d log t = t f exp(-ρ f), and the second is that times the
     rest of 1 less f times the first; where u_0 = ρ_0 f is larger than 1."""

@@ -18,29 +18,32 @@ from .halpern import HalpernFlow
 
 
 class ClockedState(eqx.Module):
-    r"""The state of the flow within, and its time multiplied by the loss, $t L$.
+    r"""The state of the flow within, and its time multiplied by what descends, $t J$
+    with $J = L + \lambda P$.
 
     Times overflow where losses underflow; their product does neither.
     """
 
     inner: State
-    time_times_loss: Float[Array, ""]
+    time_times_objective: Float[Array, ""]
 
 
 class Moment(eqx.Module):
-    r"""What a clock may go by, with loss time $s$, $ds = L\,dt$, as the unit of time.
+    r"""What a clock may go by, with $s$, $ds = J\,dt$, as the unit of time.
 
     **Attributes:**
 
     - `t`: the clock's own time $\tau$.
     - `log_loss`: $\log L$, without weight decay.
-    - `growth`: $\sum_n |\langle d_n, g_n \rangle| / L$.
+    - `log_objective`: $\log J$, with it: $J = L + \lambda P$.
+    - `growth`: $\sum_n |\langle d_n, g_n \rangle| / J$.
     - `norms`: the norms that the flow evolves.
     - `velocity`: $dW / ds$, of the weights.
     """
 
     t: RealScalarLike
     log_loss: Float[Array, ""]
+    log_objective: Float[Array, ""]
     growth: Float[Array, ""]
     norms: Float[Array, " K"]
     velocity: Weights
@@ -51,13 +54,13 @@ class AbstractClock(AbstractFlow[ClockedState]):
 
     For exponential-type losses the path leads to infinity, so slowly that plain time
     does not get far: the scale grows like $\log t$, and $t$ and $1 / L$ overflow at
-    $\log L = -709$. A clock takes slopes divided by the loss, which do not underflow,
-    and integrates beside the state the product $q = t L$, which is of moderate size and
-    obeys a linear equation,
+    $\log L = -709$. A clock takes slopes and decay divided by $J = L + \lambda P$, of
+    which the larger one does not underflow, and integrates beside the state the product
+    $q = t J$, which is of moderate size and obeys a linear equation,
 
-    $$\frac{dq}{ds} = 1 + q \frac{d \log L}{ds}, \qquad ds = L\,dt.$$
+    $$\frac{dq}{ds} = 1 + q \frac{d \log J}{ds}, \qquad ds = J\,dt.$$
 
-    So $\log t = \log q - \log L$ is known along the way, `trajectory.log_ts`.
+    So $\log t = \log q - \log J$ is known along the way, `trajectory.log_ts`.
     """
 
     flow: eqx.AbstractVar[AbstractFlow]
@@ -76,7 +79,14 @@ class AbstractClock(AbstractFlow[ClockedState]):
 
     @abc.abstractmethod
     def pace(self, moment: Moment) -> Float[Array, ""]:
-        r"""$d\tau / ds$: how fast this clock goes in loss time."""
+        r"""$d\tau / ds$: how fast this clock goes."""
+
+    @abc.abstractmethod
+    def log_time_from(
+        self, t: RealScalarLike, log_elapsed: Float[Array, ""]
+    ) -> Float[Array, ""]:
+        """The logarithm of the physical time at the clock's time `t`, given that of the
+        physical time since the start of the run."""
 
     @property
     def weight_decay(self) -> RealScalarLike:  # pyright: ignore
@@ -100,14 +110,15 @@ class AbstractClock(AbstractFlow[ClockedState]):
 
     def sharp(self, state: ClockedState, gradient: ClockedState) -> ClockedState:
         inner = self.flow.sharp(state.inner, gradient.inner)
-        return ClockedState(inner, gradient.time_times_loss)
+        return ClockedState(inner, gradient.time_times_objective)
 
     def tangent(self, state: ClockedState, velocity: ClockedState) -> ClockedState:
         inner = self.flow.tangent(state.inner, velocity.inner)
-        return ClockedState(inner, velocity.time_times_loss)
+        return ClockedState(inner, velocity.time_times_objective)
 
     def project(self, state: ClockedState) -> ClockedState:
-        return ClockedState(self.flow.project(state.inner), state.time_times_loss)
+        inner = self.flow.project(state.inner)
+        return ClockedState(inner, state.time_times_objective)
 
     def defect(self, state: ClockedState) -> Float[Array, ""]:
         return self.flow.defect(state.inner)
@@ -119,9 +130,10 @@ class AbstractClock(AbstractFlow[ClockedState]):
         problem: Problem,
         like: AbstractNetwork,
     ) -> Float[Array, ""]:
-        del t
         log_loss = problem.log_value(self.to_network(state, like))
-        return jnp.log(state.time_times_loss) - log_loss
+        log_objective = self._log_objective(state.inner, log_loss)
+        log_elapsed = jnp.log(state.time_times_objective) - log_objective
+        return self.log_time_from(t, log_elapsed)
 
     def vector_field(
         self,
@@ -134,26 +146,40 @@ class AbstractClock(AbstractFlow[ClockedState]):
         inner = state.inner
         outputs = problem.outputs(self.to_network(state, like))
         log_loss = problem.log_value_of(outputs)
+        log_objective = self._log_objective(inner, log_loss)
 
         def slopes(outputs: Float[Array, "N C"]) -> Float[Array, "N C"]:
-            return problem.slopes(outputs, log_loss)
+            return problem.slopes(outputs, log_objective)
 
         gradient = self.flow.gradient(problem, inner, like, slopes)
         physical = jnp.exp(self.log_time(t, state, problem, like))
-        velocity = self.flow.velocity(physical, inner, gradient, log_loss)
+        velocity = self.flow.velocity(physical, inner, gradient, log_objective)
         moment = Moment(
             t=t,
             log_loss=log_loss,
+            log_objective=log_objective,
             growth=jnp.sum(jnp.abs(jnp.sum(slopes(outputs) * outputs, axis=1))),
             norms=self.flow.norms(inner),
             velocity=jax.jvp(self.flow.weights, (inner,), (velocity,))[1],
         )
-        growth_of_log_loss = tree_inner(gradient, velocity)
-        in_loss_time = ClockedState(
-            velocity, 1 + state.time_times_loss * growth_of_log_loss
-        )
+        decay = self.flow.decay(inner, log_objective)
+        total = jax.tree.map(jnp.add, gradient, decay)
+        growth = tree_inner(total, velocity)
+        in_time_s = ClockedState(velocity, 1 + state.time_times_objective * growth)
         pace = self.pace(moment)
-        return jax.tree.map(lambda x: x / pace, in_loss_time)
+        return jax.tree.map(lambda x: x / pace, in_time_s)
+
+    def _log_objective(
+        self, inner: State, log_loss: Float[Array, ""]
+    ) -> Float[Array, ""]:
+        r"""$\log(L + \lambda P)$."""
+        penalty = self.flow.penalty(inner)
+        decay = jnp.asarray(self.flow.weight_decay, penalty.dtype)
+        decays = (decay > 0) & (penalty > 0)
+        # Where there is no decay, its logarithm must not have a derivative either.
+        decay, penalty = (jnp.where(decays, x, 1) for x in (decay, penalty))
+        log_decay = jnp.where(decays, jnp.log(decay) + jnp.log(penalty), -jnp.inf)
+        return jnp.logaddexp(log_loss, log_decay)
 
 
 def without_clock(flow: AbstractFlow, state: Any = None) -> tuple[AbstractFlow, State]:

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._tree import tree_norm
+from .._types import RealScalarLike
 from .base import AbstractFlow, evenly_spaced
 from .clock import AbstractClock, Moment
 
@@ -23,7 +24,13 @@ class LossTime(AbstractClock):
     stands_still_at_rest: ClassVar = False
 
     def pace(self, moment: Moment) -> Float[Array, ""]:
-        return jnp.ones_like(moment.log_loss)
+        return jnp.exp(moment.log_loss - moment.log_objective)
+
+    def log_time_from(
+        self, t: RealScalarLike, log_elapsed: Float[Array, ""]
+    ) -> Float[Array, ""]:
+        del t
+        return log_elapsed
 
     def save_times(
         self, t0: Float[Array, ""], t1: Float[Array, ""]
@@ -43,6 +50,12 @@ class ArcLength(AbstractClock):
 
     def pace(self, moment: Moment) -> Float[Array, ""]:
         return tree_norm(moment.velocity)
+
+    def log_time_from(
+        self, t: RealScalarLike, log_elapsed: Float[Array, ""]
+    ) -> Float[Array, ""]:
+        del t
+        return log_elapsed
 
     def save_times(
         self, t0: Float[Array, ""], t1: Float[Array, ""]
@@ -66,6 +79,12 @@ class LogRho(AbstractClock):
     def pace(self, moment: Moment) -> Float[Array, ""]:
         return moment.growth * jnp.sum(1 / jnp.square(moment.norms))
 
+    def log_time_from(
+        self, t: RealScalarLike, log_elapsed: Float[Array, ""]
+    ) -> Float[Array, ""]:
+        del t
+        return log_elapsed
+
     def save_times(
         self, t0: Float[Array, ""], t1: Float[Array, ""]
     ) -> Float[Array, " T"]:
@@ -74,14 +93,26 @@ class LogRho(AbstractClock):
 
 class LogTime(AbstractClock):
     r"""$\tau = \log(1 + t)$: physical time, of any size. The clock to save at given
-    times. A run stops where the flow comes to rest, as `at_rest`."""
+    times. A run stops where the flow comes to rest, as `at_rest`.
+
+    The physical time at the start of a run is that of `t0`, with this clock alone: the
+    others count it from 0. So this one goes on from the end of any run, with
+    `t0=jnp.logaddexp(0, run.log_ts[-1])`.
+    """
 
     flow: AbstractFlow
     stands_still_at_rest: ClassVar = True
 
     def pace(self, moment: Moment) -> Float[Array, ""]:
         t = jnp.asarray(moment.t, moment.log_loss.dtype)
-        return jnp.exp(-t - moment.log_loss)
+        return jnp.exp(-t - moment.log_objective)
+
+    def log_time_from(
+        self, t: RealScalarLike, log_elapsed: Float[Array, ""]
+    ) -> Float[Array, ""]:
+        # log(e^t - 1), without the exponential, which overflows.
+        t = jnp.asarray(t, log_elapsed.dtype)
+        return t + jnp.log(-jnp.expm1(-t))
 
     def save_times(
         self, t0: Float[Array, ""], t1: Float[Array, ""]

@@ -68,11 +68,13 @@ def rho_of_log_time(
     For one layer it is $\log(e^{\rho_0 f} + f^2 t) / f$, for two the inverse of a
     logarithmic integral. By bisection, to rounding.
 
-    **Returns:** $\rho$ at the time whose logarithm, of any size, is `log_t`; NaN where
-    an argument is.
+    **Returns:** $\rho$ at the time whose logarithm, of any size, is `log_t`, minus
+    infinity for time 0; NaN where an argument is.
     """
     log_t, start, f = (jnp.asarray(x, float) for x in (log_t, rho_0, margin))
-    return _inverse(log_t, start, f, layers)
+    is_start = log_t == -jnp.inf
+    rho = _inverse(jnp.where(is_start, 0, log_t), start, f, layers)
+    return jnp.where(is_start, start, rho)
 
 
 def _excess(rho, log_t, start, margin, layers: int) -> Float[Array, ""]:
