@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
@@ -9,7 +10,6 @@ from ._flow import AbstractFlow
 from ._observables import Point, Stationarity
 from ._problem import Problem
 from ._results import RESULTS
-from ._tree import tree_inner
 from ._types import BoolScalarLike
 
 _REST = 1e-6
@@ -64,4 +64,9 @@ def _is_dead(point: Point) -> Bool[Array, ""]:
         network,
         lambda outputs: jnp.abs(problem.slopes(outputs, log_loss)),
     )
-    return tree_inner(influence, influence) == 0
+    # A network that has decayed to nothing is at rest.
+    return _is_zero(influence) & ~_is_zero(network.weights)
+
+
+def _is_zero(tree: Any) -> Bool[Array, ""]:
+    return jnp.all(jnp.stack([jnp.all(x == 0) for x in jax.tree.leaves(tree)]))

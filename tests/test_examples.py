@@ -281,3 +281,16 @@ def test_degenerate_minima(tmp_path, capsys):
     np.testing.assert_allclose(last, last[0], rtol=1e-3)
     assert "law" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["degenerate_minima.png"]
+
+
+def test_number_of_features(tmp_path, capsys):
+    example = _module("number_of_features")
+    errors, ends = example.main(tmp_path, last=30, followed=(90,), time=1e4)
+    # Both bases span the same polynomials, and there are more samples than features.
+    np.testing.assert_allclose(*errors.values(), rtol=1e-4)
+    assert np.all(np.diff(errors["monomials"][:, 0]) < 1e-9)
+    # The start is divided by 1 + t, and the decay at the end is as small.
+    distance, error = ends[90]
+    assert 1e-6 < distance < 3e-4 and error < 1e-6
+    assert "degree" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["number_of_features.png"]

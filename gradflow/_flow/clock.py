@@ -162,7 +162,7 @@ class AbstractClock(AbstractFlow[ClockedState]):
             norms=self.flow.norms(inner),
             velocity=jax.jvp(self.flow.weights, (inner,), (velocity,))[1],
         )
-        decay = self.flow.decay(inner, log_objective)
+        decay = self.flow.penalty_gradient(physical, inner, log_objective)
         total = jax.tree.map(jnp.add, gradient, decay)
         growth = tree_inner(total, velocity)
         in_time_s = ClockedState(velocity, 1 + state.time_times_objective * growth)
