@@ -23,6 +23,7 @@ from ._flow import LogRho as LogRho
 from ._flow import LogTime as LogTime
 from ._flow import LossTime as LossTime
 from ._flow import MatrixSpheres as MatrixSpheres
+from ._flow import ModifiedFlow as ModifiedFlow
 from ._flow import Moment as Moment
 from ._flow import PolarGradientFlow as PolarGradientFlow
 from ._flow import PolarState as PolarState
