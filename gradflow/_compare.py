@@ -1,5 +1,6 @@
 """A flow beside gradient descent in steps of several sizes."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import equinox as eqx
@@ -18,8 +19,8 @@ from ._check import (
 from ._comparison import Comparison
 from ._descent import descend
 from ._flow import AbstractClock, AbstractFlow, GradientFlow
-from ._network import AbstractNetwork
-from ._observables import Sharpness
+from ._network import AbstractActivation, AbstractNetwork
+from ._observables import AbstractObservable, Point, Sharpness
 from ._problem import Problem
 from ._solve import solve
 from ._trajectory import Trajectory
@@ -54,6 +55,9 @@ def compare(
     - `tolerance`: the relative distance from which on a descent has left the flow.
     - `rtol`: that of the flow's integration. The error that it leaves is estimated.
 
+    An exact ReLU network is smoothed for the integration, as in [`gradflow.solve`][];
+    descent and sharpness are those of the network as it is.
+
     **Returns:** a [`gradflow.Comparison`][]. A descent that diverges is part of it, and
     not an exception.
 
@@ -78,7 +82,7 @@ def compare(
         )
     dtype = network.weights[0].dtype
     rates = _check_rates(learning_rates, float(t1), dtype)
-    rows = [_save_steps(float(h), float(t1), saves) for h in rates]
+    rows = [_save_steps(h, float(t1), saves) for h in rates]
     # As `descend` computes them.
     times = [
         steps.astype(rates.dtype) * h for steps, h in zip(rows, rates, strict=True)
@@ -91,7 +95,7 @@ def compare(
         float(ts[-1]),
         ts=ts,
         rtol=rtol,
-        observe={"sharpness": Sharpness()},
+        observe={"sharpness": _SharpnessAsGiven(network.activation)},
         error=True,
     )
     descents, distances = [], []
@@ -120,6 +124,17 @@ def compare(
     )
 
 
+class _SharpnessAsGiven(AbstractObservable):
+    """The sharpness of the network that descends. An exact ReLU network is smoothed to
+    be integrated, and its kinks then are all that the largest curvature shows."""
+
+    activation: AbstractActivation
+
+    def __call__(self, point: Point) -> Float[Array, ""]:
+        network = point.network.with_activation(self.activation)
+        return Sharpness()(dataclasses.replace(point, network=network))
+
+
 def _check_rates(learning_rates, t1: float, dtype) -> np.ndarray:
     rates = np.asarray(learning_rates, dtype)
     if rates.ndim != 1 or len(rates) == 0:
@@ -134,9 +149,10 @@ def _check_rates(learning_rates, t1: float, dtype) -> np.ndarray:
     return rates
 
 
-def _save_steps(h: float, t1: float, saves: int) -> np.ndarray:
+def _save_steps(h: np.floating, t1: float, saves: int) -> np.ndarray:
     # Where `t1` is a multiple of `h`, rounding must not cost the last step.
-    last = int(np.floor(t1 / h * (1 + 4 * np.finfo(float).eps)))
+    slack = 4 * np.finfo(h.dtype).eps
+    last = int(np.floor(t1 / float(h) * (1 + slack)))
     return np.unique(np.round(np.linspace(0, last, saves + 1)).astype(int))
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import gradflow as gf
 from cases import unchecked_types as unchecked_types
-from small import network, problem
+from small import from_vector, network, problem, weights_of
 
 OFFSET = 0.01
 
@@ -181,6 +181,30 @@ def test_when_it_becomes_unstable(stable):
     np.testing.assert_array_equal(
         comparison.unstable_at, [ramp.ts[3], ramp.ts[16], np.inf, np.inf]
     )
+
+
+def test_exact_network():
+    """The kinks that integration smooths are no part of the sharpness."""
+    # The first unit is at its kink for the first input.
+    weights = jnp.array([[0.0, 0.6, 0.5], [1.2, 0.2, 0.9]]), jnp.array([[1.0, 2.0]])
+    start = gf.Dense.from_weights(weights)
+    data = gf.Dataset(jnp.eye(3), jnp.array([1.0, -1.0, 1.0]))
+    prob = gf.Problem(data, gf.SquareLoss())
+    # 0.3 / 0.1 is less than 3.
+    comparison = gf.compare(prob, start, 0.3, [0.1], saves=3)
+    assert comparison.descents[0].stats["num_steps"] == 3
+
+    def sharpness(network):
+        def value(vector):
+            return prob.value(from_vector(vector, network))
+
+        hessian = jax.jit(jax.hessian(value))(jnp.asarray(weights_of(network)))
+        return np.linalg.eigvalsh(hessian)[-1]
+
+    smoothed = start.with_activation(comparison.flow.final.activation)
+    assert sharpness(smoothed) > 100 * sharpness(start)
+    # Power iteration stops when it changes by less than 1e-3.
+    np.testing.assert_allclose(comparison.sharpness[0], sharpness(start), rtol=1e-2)
 
 
 def test_what_is_not_allowed(unchecked_types):

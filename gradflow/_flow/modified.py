@@ -31,9 +31,9 @@ class ModifiedFlow(AbstractFlow[State]):
     $\frac12 \nabla \|\nabla L\|^2$ for $F = -\nabla L$.
 
     Valid while $h$ times the sharpness is well below 2, and for smooth networks: the
-    second derivatives in it do not see kinks, so give the network a `ReLU` with
-    smoothing, wide compared to a step. Critical points, and `stationarity`, are those
-    of the flow. State: that of the flow.
+    second derivatives in it do not see kinks, and narrow ones make it stiff. So give
+    the network a `ReLU` with a smoothing that is wide compared to a step. Critical
+    points, and `stationarity`, are those of the flow. State: that of the flow.
 
     ??? cite "Reference"
 
