@@ -6,6 +6,8 @@ from . import analysis as analysis
 from . import datasets as datasets
 from . import plot as plot
 from . import rules as rules
+from ._compare import compare as compare
+from ._comparison import Comparison as Comparison
 from ._critical_point import CriticalPoint as CriticalPoint
 from ._default_observables import default_observables as default_observables
 from ._descent import descend as descend
@@ -23,6 +25,7 @@ from ._flow import LogRho as LogRho
 from ._flow import LogTime as LogTime
 from ._flow import LossTime as LossTime
 from ._flow import MatrixSpheres as MatrixSpheres
+from ._flow import ModifiedFlow as ModifiedFlow
 from ._flow import Moment as Moment
 from ._flow import PolarGradientFlow as PolarGradientFlow
 from ._flow import PolarState as PolarState

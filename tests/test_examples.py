@@ -48,7 +48,7 @@ def test_quickstart(tmp_path, capsys):
 def test_flow_against_descent(tmp_path, capsys):
     order = _main("flow_against_descent")(tmp_path)
     assert abs(order - 1) < 0.1
-    assert f"fitted order: {order:.3f}" in capsys.readouterr().out
+    assert f"order {order:.3f}, from 6 of 6" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["flow_against_descent.png"]
 
 

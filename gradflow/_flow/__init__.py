@@ -14,6 +14,7 @@ from .gradient import PolarGradientFlow as PolarGradientFlow
 from .halpern import HalpernFlow as HalpernFlow
 from .halpern import PowerDecay as PowerDecay
 from .lagrange import LagrangeFlow as LagrangeFlow
+from .modified import ModifiedFlow as ModifiedFlow
 from .polar_state import PolarState as PolarState
 from .spheres import AbstractSpheres as AbstractSpheres
 from .spheres import MatrixSpheres as MatrixSpheres

@@ -15,6 +15,7 @@ from .._tree import tree_inner
 from .._types import RealScalarLike, State, Weights
 from .base import AbstractFlow
 from .halpern import HalpernFlow
+from .modified import ModifiedFlow
 
 
 class ClockedState(eqx.Module):
@@ -75,6 +76,11 @@ class AbstractClock(AbstractFlow[ClockedState]):
             raise ValueError(
                 "`flow`: the decay of a `HalpernFlow` depends on the physical time, "
                 "which a clock lets overflow. Integrate it in plain time."
+            )
+        if isinstance(self.flow, ModifiedFlow):
+            raise ValueError(
+                "`flow`: the steps of the descent that a `ModifiedFlow` stands for are "
+                "steps of the physical time. Integrate it in plain time."
             )
 
     @abc.abstractmethod

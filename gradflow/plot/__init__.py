@@ -1,5 +1,6 @@
 """Figures of trajectories, one function each."""
 
+from ._comparison import comparison as comparison
 from ._flow_against_descent import flow_against_descent as flow_against_descent
 from ._layers import layers as layers
 from ._loss import loss as loss
