@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._check import check_finite, check_instance, check_nonnegative, is_concrete
-from .._network import AbstractNetwork
-from .._types import RealScalarLike, State, Weights
+from .._types import RealScalarLike, State
 from .base import AbstractPhysicalFlow
 from .gradient import GradientFlow
+from .wrapper import AbstractWrapperFlow
 
 
 class PowerDecay(eqx.Module):
@@ -34,7 +34,7 @@ class PowerDecay(eqx.Module):
         return (1 + t) ** -jnp.asarray(self.exponent, t.dtype)
 
 
-class HalpernFlow(AbstractPhysicalFlow[State]):
+class HalpernFlow(AbstractWrapperFlow, AbstractPhysicalFlow[State]):  # pyright: ignore
     r"""Another flow with a decay $\lambda(t)$ that vanishes, in the weights
 
     $$\dot W_k = -\frac{\partial L}{\partial W_k} - \lambda(t) W_k, \qquad \lambda(t)
@@ -67,36 +67,8 @@ class HalpernFlow(AbstractPhysicalFlow[State]):
             )
         check_nonnegative("decay", jnp.asarray(self.decay(0.0)))
 
-    @property
-    def weight_decay(self) -> RealScalarLike:  # pyright: ignore
-        return self.flow.weight_decay
-
     def weight_decay_at(self, t: RealScalarLike) -> RealScalarLike:
         return self.flow.weight_decay_at(t) + self.decay(t) / 2
-
-    def init(self, network: AbstractNetwork) -> State:
-        return self.flow.init(network)
-
-    def weights(self, state: State) -> Weights:
-        return self.flow.weights(state)
-
-    def penalty(self, state: State) -> Float[Array, ""]:
-        return self.flow.penalty(state)
-
-    def norms(self, state: State) -> Float[Array, " K"]:
-        return self.flow.norms(state)
-
-    def sharp(self, state: State, gradient: State) -> State:
-        return self.flow.sharp(state, gradient)
-
-    def tangent(self, state: State, velocity: State) -> State:
-        return self.flow.tangent(state, velocity)
-
-    def project(self, state: State) -> State:
-        return self.flow.project(state)
-
-    def defect(self, state: State) -> Float[Array, ""]:
-        return self.flow.defect(state)
 
 
 HalpernFlow.__init__.__doc__ = r"""**Arguments:**

@@ -7,12 +7,13 @@ from jaxtyping import Array, Float
 from .._check import check_instance, check_positive
 from .._network import AbstractNetwork
 from .._problem import Problem
-from .._types import RealScalarLike, State, Weights
-from .base import AbstractFlow, AbstractPhysicalFlow
+from .._types import RealScalarLike, State
+from .base import AbstractPhysicalFlow
 from .gradient import GradientFlow
+from .wrapper import AbstractWrapperFlow
 
 
-class ModifiedFlow(AbstractFlow[State]):
+class ModifiedFlow(AbstractWrapperFlow):
     r"""The flow to which gradient descent of step $h$ is a method of second order, and
     not only of first: for the gradient flow, with $L$ including the weight decay,
 
@@ -51,10 +52,6 @@ class ModifiedFlow(AbstractFlow[State]):
         check_positive("step", self.step)
         check_instance("flow", self.flow, AbstractPhysicalFlow)
 
-    @property
-    def weight_decay(self) -> RealScalarLike:  # pyright: ignore
-        return self.flow.weight_decay
-
     def weight_decay_at(self, t: RealScalarLike) -> RealScalarLike:
         return self.flow.weight_decay_at(t)
 
@@ -75,30 +72,6 @@ class ModifiedFlow(AbstractFlow[State]):
         _, acceleration = jax.jvp(field, (t, state), (jnp.ones_like(t), velocity))
         _, along = jax.jvp(project, (project(state),), (acceleration,))
         return jax.tree.map(lambda f, a: f - half_step * a, velocity, along)
-
-    def init(self, network: AbstractNetwork) -> State:
-        return self.flow.init(network)
-
-    def weights(self, state: State) -> Weights:
-        return self.flow.weights(state)
-
-    def penalty(self, state: State) -> Float[Array, ""]:
-        return self.flow.penalty(state)
-
-    def norms(self, state: State) -> Float[Array, " K"]:
-        return self.flow.norms(state)
-
-    def sharp(self, state: State, gradient: State) -> State:
-        return self.flow.sharp(state, gradient)
-
-    def tangent(self, state: State, velocity: State) -> State:
-        return self.flow.tangent(state, velocity)
-
-    def project(self, state: State) -> State:
-        return self.flow.project(state)
-
-    def defect(self, state: State) -> Float[Array, ""]:
-        return self.flow.defect(state)
 
     def log_time(
         self, t: RealScalarLike, state: State, problem: Problem, like: AbstractNetwork
