@@ -1,11 +1,12 @@
 """Label noise."""
 
 import dataclasses
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from .._check import check_instance, check_nonnegative, check_scalar
 from .._loss import SquareLoss
@@ -17,9 +18,10 @@ from .full_batch import FullBatch
 
 
 class _Noisy(eqx.Module):
-    """How many times noise has been drawn, and the state of the sampler inside."""
+    """The number of the step, its noise, and the state of the sampler inside."""
 
-    num_draws: Int[Array, ""]
+    step: Int[Array, ""]
+    noise: Float[Array, "samples ..."]
     inner: PyTree
 
 
@@ -53,18 +55,26 @@ class LabelNoise(AbstractSampler[_Noisy]):
                 "`problem`: label noise is for labels ±1 and real targets, and there "
                 f"is none to add to classes; got {problem.dataset}."
             )
-        return _Noisy(jnp.zeros((), jnp.int32), self.inner.init(problem))
+        inner = self.inner.init(problem)
+        batch, _ = eqx.filter_eval_shape(self.inner.sample, problem, inner)
+        start = jnp.zeros((), jnp.int32)
+        return _Noisy(start, self._draw(start, batch.dataset.labels), inner)
 
     def sample(self, problem: Problem, state: _Noisy) -> tuple[Problem, _Noisy]:
         batch, inner = self.inner.sample(problem, state.inner)
         inputs, labels = batch.dataset.inputs, batch.dataset.labels
-        key = jax.random.fold_in(self.key, state.num_draws)
-        noise = jax.random.rademacher(key, labels.shape, labels.dtype)
-        noisy = labels + jnp.asarray(self.delta, labels.dtype) * noise
+        noisy = labels + jnp.asarray(self.delta, labels.dtype) * state.noise
         batch = dataclasses.replace(
             batch, dataset=Dataset(inputs, noisy, regression=True)
         )
-        return batch, _Noisy(state.num_draws + 1, inner)
+        # Noise drawn in the step that uses it would be fused into the gradient, and
+        # drawn again for each of its entries.
+        next_step = state.step + 1
+        return batch, _Noisy(next_step, self._draw(next_step, labels), inner)
+
+    def _draw(self, step: Int[Array, ""], like: Any) -> Float[Array, "samples ..."]:
+        key = jax.random.fold_in(self.key, step)
+        return jax.random.rademacher(key, like.shape, like.dtype)
 
 
 LabelNoise.__init__.__doc__ = r"""**Arguments:**

@@ -12,10 +12,10 @@ from .base import AbstractSampler
 
 
 class _Drawn(eqx.Module):
-    """How many batches have been drawn, and the order of this epoch's samples."""
+    """How many batches have been drawn, and the samples of this epoch's."""
 
     num_batches: Int[Array, ""]
-    order: Int[Array, " N"] | None
+    order: Int[Array, " samples"]
 
 
 class Minibatches(AbstractSampler[_Drawn]):
@@ -44,37 +44,40 @@ class Minibatches(AbstractSampler[_Drawn]):
 
     def init(self, problem: Problem) -> _Drawn:
         count = problem.dataset.num_samples
-        start = jnp.zeros((), jnp.int32)
-        if self.replacement:
-            return _Drawn(start, None)
-        if self.size > count:
+        if self.size > count and not self.replacement:
             raise ValueError(
                 f"`size` is {self.size}, but there are {count} samples. Take smaller "
                 "batches, or draw them with `replacement=True`."
             )
-        return _Drawn(start, jnp.arange(count))
+        length = self._batches_per_epoch(count) * self.size
+        return _Drawn(jnp.zeros((), jnp.int32), jnp.zeros(length, jnp.int32))
 
     def sample(self, problem: Problem, state: _Drawn) -> tuple[Problem, _Drawn]:
-        count = problem.dataset.num_samples
-        if state.order is None:
-            key = jax.random.fold_in(self.key, state.num_batches)
-            indices = jax.random.randint(key, (self.size,), 0, count)
-            return problem.batch(indices), _Drawn(state.num_batches + 1, None)
-        if self.size == count:
+        count, length = problem.dataset.num_samples, state.order.shape[0]
+        if self.size == count and not self.replacement:
             return problem, state
-        epoch, place = jnp.divmod(state.num_batches, count // self.size)
+        epoch, place = jnp.divmod(state.num_batches, self._batches_per_epoch(count))
 
-        def shuffled(order: Int[Array, " N"]) -> Int[Array, " N"]:
+        def draw(order: Int[Array, " samples"]) -> Int[Array, " samples"]:
             key = jax.random.fold_in(self.key, epoch)
-            return jnp.where(place == 0, jax.random.permutation(key, count), order)
+            if self.replacement:
+                new = jax.random.randint(key, (length,), 0, count, order.dtype)
+            else:
+                samples = jnp.arange(count, dtype=order.dtype)
+                new = jax.random.permutation(key, samples)[:length]
+            return jnp.where(place == 0, new, order)
 
-        # Several runs at once are at the same place of their epochs. With a condition
-        # of each, `vmap` would have them shuffle in every step.
+        # Drawing costs as much as a step of a small network, so it is done once an
+        # epoch. Several runs at once are at the same place of their epochs: with a
+        # condition of each, `vmap` would have them draw in every step.
         order = jax.lax.cond(
-            eqxi.unvmap_any(place == 0), shuffled, lambda order: order, state.order
+            eqxi.unvmap_any(place == 0), draw, lambda order: order, state.order
         )
         indices = jax.lax.dynamic_slice_in_dim(order, place * self.size, self.size)
         return problem.batch(indices), _Drawn(state.num_batches + 1, order)
+
+    def _batches_per_epoch(self, num_samples: int) -> int:
+        return max(num_samples // self.size, 1)
 
 
 Minibatches.__init__.__doc__ = r"""**Arguments:**
