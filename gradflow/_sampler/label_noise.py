@@ -1,12 +1,12 @@
 """Label noise."""
 
 import dataclasses
-from typing import Any
 
 import equinox as eqx
+import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Int, PRNGKeyArray, PyTree, UInt32
 
 from .._check import check_instance, check_nonnegative, check_scalar
 from .._loss import SquareLoss
@@ -18,11 +18,15 @@ from .full_batch import FullBatch
 
 
 class _Noisy(eqx.Module):
-    """The number of the step, its noise, and the state of the sampler inside."""
+    """The number of steps so far, a word of random bits for each label, and the state
+    of the sampler inside."""
 
-    step: Int[Array, ""]
-    noise: Float[Array, "samples ..."]
+    num_steps: Int[Array, ""]
+    words: UInt32[Array, "samples ..."]
     inner: PyTree
+
+
+_BITS = 32
 
 
 class LabelNoise(AbstractSampler[_Noisy]):
@@ -57,24 +61,31 @@ class LabelNoise(AbstractSampler[_Noisy]):
             )
         inner = self.inner.init(problem)
         batch, _ = eqx.filter_eval_shape(self.inner.sample, problem, inner)
-        start = jnp.zeros((), jnp.int32)
-        return _Noisy(start, self._draw(start, batch.dataset.labels), inner)
+        words = jnp.zeros(batch.dataset.labels.shape, jnp.uint32)
+        return _Noisy(jnp.zeros((), jnp.int32), words, inner)
 
     def sample(self, problem: Problem, state: _Noisy) -> tuple[Problem, _Noisy]:
         batch, inner = self.inner.sample(problem, state.inner)
         inputs, labels = batch.dataset.inputs, batch.dataset.labels
-        noisy = labels + jnp.asarray(self.delta, labels.dtype) * state.noise
+        round_of_words, place = jnp.divmod(state.num_steps, _BITS)
+
+        def draw(words: UInt32[Array, "samples ..."]) -> UInt32[Array, "samples ..."]:
+            key = jax.random.fold_in(self.key, round_of_words)
+            new = jax.random.bits(key, words.shape, words.dtype)
+            return jnp.where(place == 0, new, words)
+
+        # Each step takes a bit of every word, since to draw in each would take longer
+        # than the gradient of a small network. For the condition see `Minibatches`.
+        words = jax.lax.cond(
+            eqxi.unvmap_any(place == 0), draw, lambda words: words, state.words
+        )
+        bits = (words >> place.astype(words.dtype)) & jnp.ones((), words.dtype)
+        noise = 1 - 2 * bits.astype(labels.dtype)
+        noisy = labels + jnp.asarray(self.delta, labels.dtype) * noise
         batch = dataclasses.replace(
             batch, dataset=Dataset(inputs, noisy, regression=True)
         )
-        # Noise drawn in the step that uses it would be fused into the gradient, and
-        # drawn again for each of its entries.
-        next_step = state.step + 1
-        return batch, _Noisy(next_step, self._draw(next_step, labels), inner)
-
-    def _draw(self, step: Int[Array, ""], like: Any) -> Float[Array, "samples ..."]:
-        key = jax.random.fold_in(self.key, step)
-        return jax.random.rademacher(key, like.shape, like.dtype)
+        return batch, _Noisy(state.num_steps + 1, words, inner)
 
 
 LabelNoise.__init__.__doc__ = r"""**Arguments:**
