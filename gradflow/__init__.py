@@ -58,6 +58,10 @@ from ._report import report as report
 from ._results import RESULTS as RESULTS
 from ._results import PolishError as PolishError
 from ._results import SolveError as SolveError
+from ._sampler import AbstractSampler as AbstractSampler
+from ._sampler import FullBatch as FullBatch
+from ._sampler import LabelNoise as LabelNoise
+from ._sampler import Minibatches as Minibatches
 from ._solve import solve as solve
 from ._solver import RKC as RKC
 from ._solver import RKC3 as RKC3

@@ -20,7 +20,7 @@ from ._check import (
     is_concrete,
 )
 from ._default_observables import as_observables
-from ._flow import AbstractFlow, GradientFlow
+from ._flow import AbstractClock, AbstractFlow, GradientFlow
 from ._network import AbstractNetwork
 from ._observables import Point, measure
 from ._problem import Problem
@@ -33,6 +33,7 @@ from ._run import (
     numbers_to_arrays,
     with_end_row,
 )
+from ._sampler import AbstractSampler, FullBatch
 from ._trajectory import Trajectory
 from ._tree import tree_isfinite
 from ._types import Observable, RealScalarLike, State
@@ -46,6 +47,7 @@ def descend(
     steps: int,
     *,
     flow: AbstractFlow = GradientFlow(),  # noqa: B008
+    sampler: AbstractSampler = FullBatch(),  # noqa: B008
     learning_rate: RealScalarLike | None = None,
     save_steps: Any = None,
     observe: Mapping[str, Observable] | None = None,
@@ -54,7 +56,7 @@ def descend(
     save_networks: bool = True,
     throw: bool = True,
 ) -> Trajectory:
-    r"""Full-batch gradient descent on the problem of a flow, in the flow's coordinates.
+    r"""Gradient descent on the problem of a flow, in the flow's coordinates.
 
     Each step hands minus the flow's velocity to the optimiser as the gradient, adds its
     update to the state, and projects onto the flow's spheres. With plain gradient
@@ -70,6 +72,9 @@ def descend(
     - `steps`: the number of steps.
     - `flow`: gives coordinates, weight decay and constraints. `GradientFlow()` is
         gradient descent in the weights.
+    - `sampler`: the problem that a step goes down: of all samples if not given, of a
+        minibatch for [`gradflow.Minibatches`][], of noisy labels for
+        [`gradflow.LabelNoise`][]. Observables and conditions are of all samples.
     - `observe`, `until`, `progress`, `save_networks`, `throw`: as in
         [`gradflow.solve`][].
 
@@ -83,13 +88,21 @@ def descend(
         101 of them, evenly spaced, or all where there are fewer.
 
     **Returns:** a [`gradflow.Trajectory`][]. A step that would make the state infinite
-    or NaN is not taken: the run ends before it with the result `nonfinite_state`.
+    or NaN is not taken: the run ends before it with the result `nonfinite_state`. In
+    `stats`, `num_gradients` is in units of gradients of all samples: that of a batch of
+    $B$ samples counts $B/N$.
 
     **Raises:** `ValueError` for arguments that do not fit; `SolveError` for a failed
     run with `throw`.
     """
     check_instance("problem", problem, Problem)
     check_instance("flow", flow, AbstractFlow)
+    check_instance("sampler", sampler, AbstractSampler)
+    if isinstance(flow, AbstractClock) and not isinstance(sampler, FullBatch):
+        raise ValueError(
+            "`sampler`: a clock goes by the loss of all samples, which a batch does "
+            f"not know. Descend the flow inside, {flow.flow}."
+        )
     problem.check(network)
     dtype = network.weights[0].dtype
     check_precision(dtype)
@@ -116,6 +129,7 @@ def descend(
     run = _descend(
         problem,
         flow,
+        floats_to_arrays(sampler, dtype),
         network,
         optimiser,
         _check_save_steps(save_steps, steps),
@@ -141,6 +155,7 @@ class _Carry(eqx.Module):
     step: Int[Array, ""]
     state: State
     optimiser_state: PyTree
+    sampler_state: PyTree
     is_finite: Bool[Array, ""]
     conditions_met: tuple[Bool[Array, ""], ...]
 
@@ -152,6 +167,7 @@ class _Carry(eqx.Module):
 def _descend(
     problem: Problem,
     flow: AbstractFlow,
+    sampler: AbstractSampler,
     network: AbstractNetwork,
     optimiser: optax.GradientTransformation | Float[Array, ""],
     save_steps: Int[Array, " T"],
@@ -176,7 +192,8 @@ def _descend(
 
     def take_step(carry: _Carry) -> _Carry:
         t = time_of(carry.step)
-        velocity = flow.vector_field(t, carry.state, problem, network)
+        batch, sampler_state = sampler.sample(problem, carry.sampler_state)
+        velocity = flow.vector_field(t, carry.state, batch, network)
         gradient = jax.tree.map(jnp.negative, velocity)
         updates, optimiser_state = _update(
             optimiser, gradient, carry.optimiser_state, carry.state
@@ -189,7 +206,12 @@ def _descend(
             (carry.step, carry.state, carry.optimiser_state),
         )
         return _Carry(
-            step, state, optimiser_state, is_finite, check_conditions(step, state)
+            step,
+            state,
+            optimiser_state,
+            sampler_state,
+            is_finite,
+            check_conditions(step, state),
         )
 
     def advance_and_save(carry_and_meter, row):
@@ -223,6 +245,7 @@ def _descend(
         start,
         state,
         optimiser.init(state),
+        sampler.init(problem),
         jnp.array(True),
         check_conditions(start, state),
     )
@@ -239,6 +262,12 @@ def _descend(
         RESULTS.event_occurred,  # pyright: ignore[reportArgumentType]
         RESULTS.successful,  # pyright: ignore[reportArgumentType]
     )
+    # Steps remain a whole number where all samples are in each.
+    num_gradients = carry.step
+    batch, _ = eqx.filter_eval_shape(sampler.sample, problem, carry.sampler_state)
+    if batch.dataset.num_samples != problem.dataset.num_samples:
+        share = batch.dataset.num_samples / problem.dataset.num_samples
+        num_gradients = share * carry.step.astype(learning_rate.dtype)
     return Run(
         ts=ts,
         log_ts=log_ts,
@@ -249,7 +278,7 @@ def _descend(
         final=flow.weights(carry.state),
         result=RESULTS.where(carry.is_finite, result, RESULTS.nonfinite_state),
         conditions_met=carry.conditions_met,
-        stats={"num_steps": carry.step, "num_gradients": carry.step},
+        stats={"num_steps": carry.step, "num_gradients": num_gradients},
     )
 
 

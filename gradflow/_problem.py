@@ -6,7 +6,8 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
 
 from ._check import check_instance
 from ._loss import AbstractLoss
@@ -20,11 +21,36 @@ class Problem(eqx.Module):
 
     dataset: Dataset
     loss: AbstractLoss
+    population: int | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
         check_instance("dataset", self.dataset, Dataset)
         check_instance("loss", self.loss, AbstractLoss)
         self.loss.check(self.dataset)
+        population = self.population
+        if population is not None and (
+            not isinstance(population, (int, np.integer)) or population < 1
+        ):
+            raise ValueError(
+                f"`population` must be a positive integer, got {population!r}."
+            )
+
+    def batch(self, indices: Int[Array, " batch"]) -> "Problem":
+        """The problem of some of the samples, whose loss estimates this one's.
+
+        **Arguments:**
+
+        - `indices`: which samples, between 0 and $N - 1$; one that is there twice
+            counts twice. Where every sample is as likely as any other, the batch's loss
+            and gradient are those of all samples on average.
+        """
+        dataset = eqx.tree_at(
+            lambda d: (d.inputs, d.labels),
+            self.dataset,
+            (self.dataset.inputs[indices], self.dataset.labels[indices]),
+        )
+        population = self.population or self.dataset.num_samples
+        return Problem(dataset, self.loss, population)
 
     def check(self, network: AbstractNetwork) -> None:
         """Raises a `ValueError` where `network` does not fit the data."""
@@ -56,7 +82,7 @@ class Problem(eqx.Module):
     def value(self, network: AbstractNetwork) -> Float[Array, ""]:
         """The loss, summed or averaged over the samples."""
         values = jax.vmap(self.loss.value)(self.outputs(network), self.dataset.labels)
-        return self._weight * jnp.sum(values)
+        return self.sample_weight * jnp.sum(values)
 
     def log_value(self, network: AbstractNetwork) -> Float[Array, ""]:
         """The logarithm of `value`, also where the loss itself under- or overflows."""
@@ -65,7 +91,7 @@ class Problem(eqx.Module):
     def log_value_of(self, outputs: Float[Array, "N C"]) -> Float[Array, ""]:
         """`log_value` of the network that has these outputs."""
         logs = jax.vmap(self.loss.log_value)(outputs, self.dataset.labels)
-        return jax.nn.logsumexp(logs) + jnp.log(self._weight)
+        return jax.nn.logsumexp(logs) + jnp.log(self.sample_weight)
 
     def slopes(
         self, outputs: Float[Array, "N C"], log_unit: RealScalarLike = 0.0
@@ -77,7 +103,7 @@ class Problem(eqx.Module):
         def slope(output, label):
             return self.loss.slope(output, label, log_unit)
 
-        return self._weight * jax.vmap(slope)(outputs, self.dataset.labels)
+        return self.sample_weight * jax.vmap(slope)(outputs, self.dataset.labels)
 
     def gradient(self, network: AbstractNetwork) -> Weights:
         """The gradient of `value` by the network's weights."""
@@ -133,16 +159,20 @@ class Problem(eqx.Module):
         return jnp.sum(onehot * outputs, axis=1) - others
 
     @property
-    def _weight(self) -> Float[Array, ""]:
-        """The weight of each sample in the loss."""
-        n = self.dataset.num_samples if self.loss.reduction == "mean" else 1
-        return jnp.asarray(1 / n, self.dataset.inputs.dtype)
+    def sample_weight(self) -> Float[Array, ""]:
+        r"""The weight of each sample in the loss: $1$ for a sum and $1/N$ for a mean;
+        in a batch of size $B$, $N/B$ and $1/B$."""
+        n = self.dataset.num_samples
+        total = 1 if self.loss.reduction == "mean" else self.population or n
+        return jnp.asarray(total / n, self.dataset.inputs.dtype)
 
 
 Problem.__init__.__doc__ = """**Arguments:**
 
 - `dataset`: inputs and labels, a [`gradflow.Dataset`][].
 - `loss`: the loss of one example and its reduction over the samples.
+- `population`: of how many samples the dataset is a batch, if it is one: a sum over
+    the samples is then taken to their number.
 
 **Raises:** `ValueError` where the loss is not defined for the dataset's labels.
 """

@@ -1,7 +1,6 @@
 """What grows to the largest margin, and the network that would attain it."""
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from .._loss import CrossEntropyLoss, ExponentialLoss, LogisticLoss
@@ -47,9 +46,7 @@ def smoothed_margin(problem: Problem, network: AbstractNetwork) -> Float[Array, 
             "`problem`: the smoothed margin is known for the exponential loss, the "
             f"logistic loss and the cross-entropy, not for {problem.loss}."
         )
-    log_sum = problem.log_value(network)
-    if problem.loss.reduction == "mean":
-        log_sum = log_sum + float(np.log(problem.dataset.num_samples))
+    log_sum = problem.log_value(network) - jnp.log(problem.sample_weight)
     if isinstance(problem.loss, ExponentialLoss):
         inverse = -log_sum
     else:
