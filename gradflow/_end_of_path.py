@@ -43,7 +43,9 @@ def end_of_path(point: Point, result: RESULTS, stopped: Bool[Array, ""]) -> RESU
     ended = stopped | (collapsed & rests & may_rest(point.problem, point.flow))
     result = name(ended, RESULTS.at_rest, result)
     result = name(rests & _is_unseparated(point), RESULTS.positive_loss, result)
-    return name(_is_dead(point), RESULTS.dead_network, result)
+    # What has decayed to nothing has no influence either.
+    rests_by_decay = ended & may_rest(point.problem, point.flow)
+    return name(_is_dead(point) & ~rests_by_decay, RESULTS.dead_network, result)
 
 
 def _is_unseparated(point: Point) -> BoolScalarLike:
@@ -64,9 +66,4 @@ def _is_dead(point: Point) -> Bool[Array, ""]:
         network,
         lambda outputs: jnp.abs(problem.slopes(outputs, log_loss)),
     )
-    # A network that has decayed to nothing is at rest.
-    return _is_zero(influence) & ~_is_zero(network.weights)
-
-
-def _is_zero(tree: Any) -> Bool[Array, ""]:
-    return jnp.all(jnp.stack([jnp.all(x == 0) for x in jax.tree.leaves(tree)]))
+    return jnp.all(jnp.stack([jnp.all(x == 0) for x in jax.tree.leaves(influence)]))

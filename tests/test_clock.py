@@ -450,6 +450,20 @@ def test_dead_network(clock):
     assert solve_named(problem, CLOCKS[clock], dead) == gf.RESULTS.dead_network
 
 
+def test_decayed_to_nothing():
+    """At rest, and not dead."""
+    run = gf.solve(
+        digits_problem(3, gf.ExponentialLoss()),
+        gf.LogTime(gf.GradientFlow(20.0)),
+        gf.Dense((65, 4, 1), key=jax.random.key(9), norm=1e-150),
+        50.0,
+        ts=[0.0],
+        observe={},
+    )
+    assert run.result == gf.RESULTS.at_rest
+    assert run.final.norms[0] < 1e-150
+
+
 def test_clock_of_a_clock(unchecked_types):
     with pytest.raises(ValueError, match="`flow` has a clock"):
         gf.LogTime(gf.LossTime(gf.GradientFlow()))
