@@ -79,6 +79,8 @@ def integrate(
     """Integrates `flow` from `network`; the arguments are those of `solve`, checked."""
 
     state = flow.init(network)
+    if isinstance(flow, AbstractClock):
+        state = flow.start(settings.t0, state, problem, network)
     # One long vector compiles and runs faster than many arrays.
     vector, unravel = ravel_pytree(state)
 

@@ -88,11 +88,9 @@ class AbstractClock(AbstractFlow[ClockedState]):
         r"""$d\tau / ds$: how fast this clock goes."""
 
     @abc.abstractmethod
-    def log_time_from(
-        self, t: RealScalarLike, log_elapsed: Float[Array, ""]
-    ) -> Float[Array, ""]:
-        """The logarithm of the physical time at the clock's time `t`, given that of the
-        physical time since the start of the run."""
+    def log_start(self, t0: Float[Array, ""]) -> Float[Array, ""]:
+        """The logarithm of the physical time at which a run starts, given the clock's
+        time `t0` there."""
 
     @property
     def weight_decay(self) -> RealScalarLike:  # pyright: ignore
@@ -104,6 +102,18 @@ class AbstractClock(AbstractFlow[ClockedState]):
     def init(self, network: AbstractNetwork) -> ClockedState:
         zero = jnp.zeros((), network.weights[0].dtype)
         return ClockedState(self.flow.init(network), zero)
+
+    def start(
+        self,
+        t0: Float[Array, ""],
+        state: ClockedState,
+        problem: Problem,
+        like: AbstractNetwork,
+    ) -> ClockedState:
+        """The state at the clock's time `t0`, where that of `init` is at time 0."""
+        log_objective = self._log_objective_of(state, problem, like)
+        time_times_objective = jnp.exp(self.log_start(t0) + log_objective)
+        return ClockedState(state.inner, time_times_objective)
 
     def weights(self, state: ClockedState) -> Weights:
         return self.flow.weights(state.inner)
@@ -136,10 +146,9 @@ class AbstractClock(AbstractFlow[ClockedState]):
         problem: Problem,
         like: AbstractNetwork,
     ) -> Float[Array, ""]:
-        log_loss = problem.log_value(self.to_network(state, like))
-        log_objective = self._log_objective(state.inner, log_loss)
-        log_elapsed = jnp.log(state.time_times_objective) - log_objective
-        return self.log_time_from(t, log_elapsed)
+        del t
+        log_objective = self._log_objective_of(state, problem, like)
+        return jnp.log(state.time_times_objective) - log_objective
 
     def vector_field(
         self,
@@ -174,6 +183,12 @@ class AbstractClock(AbstractFlow[ClockedState]):
         in_time_s = ClockedState(velocity, 1 + state.time_times_objective * growth)
         pace = self.pace(moment)
         return jax.tree.map(lambda x: x / pace, in_time_s)
+
+    def _log_objective_of(
+        self, state: ClockedState, problem: Problem, like: AbstractNetwork
+    ) -> Float[Array, ""]:
+        log_loss = problem.log_value(self.to_network(state, like))
+        return self._log_objective(state.inner, log_loss)
 
     def _log_objective(
         self, inner: State, log_loss: Float[Array, ""]

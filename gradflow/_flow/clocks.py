@@ -6,7 +6,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._tree import tree_norm
-from .._types import RealScalarLike
 from .base import AbstractFlow, evenly_spaced
 from .clock import AbstractClock, Moment
 
@@ -26,11 +25,8 @@ class LossTime(AbstractClock):
     def pace(self, moment: Moment) -> Float[Array, ""]:
         return jnp.exp(moment.log_loss - moment.log_objective)
 
-    def log_time_from(
-        self, t: RealScalarLike, log_elapsed: Float[Array, ""]
-    ) -> Float[Array, ""]:
-        del t
-        return log_elapsed
+    def log_start(self, t0: Float[Array, ""]) -> Float[Array, ""]:
+        return jnp.full_like(t0, -jnp.inf)
 
     def save_times(
         self, t0: Float[Array, ""], t1: Float[Array, ""]
@@ -51,11 +47,8 @@ class ArcLength(AbstractClock):
     def pace(self, moment: Moment) -> Float[Array, ""]:
         return tree_norm(moment.velocity)
 
-    def log_time_from(
-        self, t: RealScalarLike, log_elapsed: Float[Array, ""]
-    ) -> Float[Array, ""]:
-        del t
-        return log_elapsed
+    def log_start(self, t0: Float[Array, ""]) -> Float[Array, ""]:
+        return jnp.full_like(t0, -jnp.inf)
 
     def save_times(
         self, t0: Float[Array, ""], t1: Float[Array, ""]
@@ -79,11 +72,8 @@ class LogRho(AbstractClock):
     def pace(self, moment: Moment) -> Float[Array, ""]:
         return moment.growth * jnp.sum(1 / jnp.square(moment.norms))
 
-    def log_time_from(
-        self, t: RealScalarLike, log_elapsed: Float[Array, ""]
-    ) -> Float[Array, ""]:
-        del t
-        return log_elapsed
+    def log_start(self, t0: Float[Array, ""]) -> Float[Array, ""]:
+        return jnp.full_like(t0, -jnp.inf)
 
     def save_times(
         self, t0: Float[Array, ""], t1: Float[Array, ""]
@@ -107,12 +97,9 @@ class LogTime(AbstractClock):
         t = jnp.asarray(moment.t, moment.log_loss.dtype)
         return jnp.exp(-t - moment.log_objective)
 
-    def log_time_from(
-        self, t: RealScalarLike, log_elapsed: Float[Array, ""]
-    ) -> Float[Array, ""]:
+    def log_start(self, t0: Float[Array, ""]) -> Float[Array, ""]:
         # log(e^t - 1), without the exponential, which overflows.
-        t = jnp.asarray(t, log_elapsed.dtype)
-        return t + jnp.log(-jnp.expm1(-t))
+        return t0 + jnp.log(-jnp.expm1(-t0))
 
     def save_times(
         self, t0: Float[Array, ""], t1: Float[Array, ""]
