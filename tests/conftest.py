@@ -1,5 +1,6 @@
 import itertools
 import os
+from pathlib import Path
 
 import jax
 import pytest
@@ -19,6 +20,16 @@ jax.config.update("jax_num_cpu_devices", 2)  # so that sharding can be tested
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_memory_maps():
+    """JAX keeps every program that it compiled, in memory maps of its own. Linux gives
+    a process 65,530 of them, which one worker would need for all tests: XLA aborts."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and len(maps.read_bytes().splitlines()) > 15_000:
+        jax.clear_caches()
 
 
 @pytest.fixture
