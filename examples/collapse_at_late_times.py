@@ -49,7 +49,7 @@ def main(
             problem = gf.Problem(dataset, gf.CrossEntropyLoss())
             flows[name, data] = follow(problem, network, 0.0, end)
             rests[name, data] = {
-                decay: follow(problem, network, decay, np.log1p(30 / decay))
+                decay: follow(problem, network, decay, np.log1p(30 / decay), rtol=1e-4)
                 for decay in decays
             }
             _print(f"{name}, images {data}", flows[name, data], rests[name, data])
@@ -71,7 +71,7 @@ def collapsed_margin(widths):
     return 1 / np.sqrt(PER_CLASS * float(count) ** hidden * (count - 1))
 
 
-def follow(problem, network, weight_decay, end):
+def follow(problem, network, weight_decay, end, rtol=1e-3):
     """The flow on the clock of the logarithm of time."""
     return gf.solve(
         problem,
@@ -79,7 +79,7 @@ def follow(problem, network, weight_decay, end):
         network,
         end,
         ts=np.geomspace(1.0, end, SAVES),
-        rtol=1e-3,
+        rtol=rtol,
         observe={
             "log10_loss": log10_loss,
             "margins": gf.Problem.margins,
