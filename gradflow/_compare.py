@@ -17,7 +17,7 @@ from ._check import (
     is_concrete,
 )
 from ._comparison import Comparison
-from ._descent import descend
+from ._descent import check_without_noise, descend
 from ._flow import AbstractClock, AbstractFlow, GradientFlow
 from ._network import AbstractActivation, AbstractNetwork
 from ._observables import AbstractObservable, Point, Sharpness
@@ -65,6 +65,7 @@ def compare(
     cannot be integrated.
     """
     check_instance("flow", flow, AbstractFlow)
+    check_without_noise(flow)
     if isinstance(flow, AbstractClock):
         raise ValueError(
             "`flow` has a clock, whose time is not that of the steps of gradient "

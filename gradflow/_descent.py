@@ -20,7 +20,12 @@ from ._check import (
     is_concrete,
 )
 from ._default_observables import as_observables
-from ._flow import AbstractClock, AbstractFlow, GradientFlow
+from ._flow import (
+    AbstractClock,
+    AbstractFlow,
+    AbstractStochasticFlow,
+    GradientFlow,
+)
 from ._network import AbstractNetwork
 from ._observables import Point, measure
 from ._problem import Problem
@@ -98,6 +103,7 @@ def descend(
     check_instance("problem", problem, Problem)
     check_instance("flow", flow, AbstractFlow)
     check_instance("sampler", sampler, AbstractSampler)
+    check_without_noise(flow)
     if isinstance(flow, AbstractClock) and not isinstance(sampler, FullBatch):
         raise ValueError(
             "`sampler`: a clock goes by the loss of all samples, which a batch does "
@@ -147,6 +153,16 @@ def descend(
         ),
     )
     return finish(run, network, names=names, throw=throw)
+
+
+def check_without_noise(flow: AbstractFlow) -> None:
+    """Raises a `ValueError` for a flow the steps of which would leave out its noise."""
+    if isinstance(flow, AbstractStochasticFlow):
+        raise ValueError(
+            "`flow`: a descent has its noise from the optimiser or the sampler, as "
+            "`gradflow.rules.langevin` or `gradflow.LabelNoise`, not from the flow. "
+            f"Descend the flow inside, {flow.flow}."
+        )
 
 
 class _Carry(eqx.Module):

@@ -11,6 +11,7 @@ from ._check import is_concrete
 from ._flow import AbstractFlow
 from ._integrate import Settings, integrate
 from ._network import AbstractNetwork, scale_kinks
+from ._noise import coarser_steps
 from ._problem import Problem
 from ._run import Run
 from .analysis import relative_distance
@@ -41,7 +42,10 @@ def distance_from_coarser_run(
         # Possibly with a row for an early end.
         settings = dataclasses.replace(settings, ts=run.ts, t1=run.t_end)
     coarser = dataclasses.replace(
-        settings, rtol=_COARSER * settings.rtol, atol=_COARSER * settings.atol
+        settings,
+        rtol=_COARSER * settings.rtol,
+        atol=_COARSER * settings.atol,
+        noise_steps=coarser_steps(settings.noise_steps),
     )
     # The same observables, though nobody looks at them: what is compiled serves twice.
     other = integrate(

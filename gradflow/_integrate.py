@@ -11,9 +11,10 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float
 
 from ._end_of_path import end_of_path, may_rest, stands_still
-from ._flow import AbstractClock, AbstractFlow
+from ._flow import AbstractClock, AbstractFlow, AbstractStochasticFlow
 from ._network import AbstractNetwork, has_kinks, scale_kinks, smoothing_of
 from ._network.pre_activations import pre_activations
+from ._noise import noise_term
 from ._observables import Point, measure
 from ._problem import Problem
 from ._results import RESULTS
@@ -21,6 +22,8 @@ from ._run import Run, measure_row
 from ._solver import (
     AbstractStabilised,
     BlockNorms,
+    DyadicSteps,
+    OnSteps,
     Projected,
     Reporting,
     Tallying,
@@ -45,6 +48,11 @@ _PROPORTIONAL_BELOW = 1e-4
 """From here down, steps of solvers whose estimates are of higher order than they are
 themselves are held to more than `rtol`."""
 
+_AT_FIRST = 0.01
+"""Before a layer has moved its errors are measured by this fraction of its norm."""
+_AT_FIRST_WITH_NOISE = 1.0
+"""Noise takes norms through zero, where nothing depends on their signs."""
+
 _EVALUATIONS_PER_STEP = 100
 """A run that takes more of them, for each of its `max_steps`, does not arrive."""
 
@@ -65,6 +73,7 @@ class Settings(eqx.Module):
     max_steps: int
     progress: bool
     save_networks: bool
+    noise_steps: DyadicSteps | None = None
 
 
 @eqx.filter_jit
@@ -157,7 +166,11 @@ def integrate(
 
         return ravel_pytree(jax.vmap(of_one)(problem.dataset.inputs))[0]
 
-    terms = diffrax.ODETerm(field)
+    terms: diffrax.AbstractTerm = diffrax.ODETerm(field)
+    if isinstance(flow, AbstractStochasticFlow):
+        assert settings.noise_steps is not None
+        noise = noise_term(flow, problem, network_at, state, settings.noise_steps)
+        terms = diffrax.MultiTerm(terms, noise)
     solver = Projected(
         settings.solver,
         lambda y: ravel(flow.project(unravel(y))),
@@ -175,6 +188,10 @@ def integrate(
     # Stabilised solvers do not step over kinks that are smooth.
     is_smoothed = not isinstance(width, float) or width > 0
     watches = has_kinks(network) or (is_smoothed and not reports)
+    if settings.noise_steps is not None:
+        controller = OnSteps(controller, settings.noise_steps)
+        # Noise comes back to kinks again and again.
+        watches = False
     if watches:
         solver = Watched(solver, distances_from_kinks)
 
@@ -282,7 +299,8 @@ def _default_controller(
     settings: Settings, terms: diffrax.AbstractTerm, unravel
 ) -> diffrax.AbstractStepSizeController:
     span = settings.t1 - settings.t0
-    return BlockNorms(  # pyright: ignore[reportCallIssue]
+    has_noise = settings.noise_steps is not None
+    return BlockNorms(  # pyright: ignore
         diffrax.PIDController(
             rtol=_tolerance_of_steps(settings, terms),
             atol=settings.atol,
@@ -295,6 +313,7 @@ def _default_controller(
             force_dtmin=False,
         ),
         unravel,
+        _AT_FIRST_WITH_NOISE if has_noise else _AT_FIRST,
     )
 
 
@@ -322,5 +341,7 @@ def _first_step(settings: Settings, timescale: Float[Array, ""]) -> Float[Array,
 
 def _smallest_step(settings: Settings) -> Float[Array, ""]:
     """A step shorter than this cannot be told from rounding in the time."""
+    if settings.noise_steps is not None:
+        return settings.noise_steps.shortest
     largest = jnp.maximum(jnp.abs(settings.t0), jnp.abs(settings.t1))
     return 4 * jnp.finfo(largest.dtype).eps * largest

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ._check import check_positive
-from ._flow import AbstractFlow, without_clock
+from ._flow import AbstractFlow, MomentumFlow, steepest_descent
 from ._network import AbstractNetwork
 from ._problem import Problem
 from ._solver.spectral_radius import refine, unknown_spectral_radius
-from ._tree import tree_inner
+from ._tree import tree_inner, tree_norm
 from ._types import Observable, RealScalarLike, State
 
 
@@ -105,6 +105,10 @@ class Stationarity(AbstractObservable):
         )
         norms = jax.vmap(lambda term: _norm(flow, state, term))(terms)
         speed, scale = norms[0], jnp.maximum(norms[1], norms[2]) + norms[3]
+        if isinstance(flow, MomentumFlow):
+            # At a turning point there is no speed, on the way through a minimum no
+            # other force.
+            speed = jnp.hypot(speed, tree_norm(flow.friction_force(state)))
         return jnp.where(speed == 0, 0, speed / jnp.where(scale > 0, scale, 1))
 
 
@@ -130,7 +134,7 @@ class Sharpness(AbstractObservable):
         check_positive("rtol", self.rtol)
 
     def __call__(self, point: Point) -> Float[Array, ""]:
-        flow, start = without_clock(point.flow, point.state)
+        flow, start = steepest_descent(point.flow, point.state)
 
         def field(state: State) -> State:
             return flow.vector_field(

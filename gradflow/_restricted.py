@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float
 
-from ._flow import AbstractFlow, LagrangeFlow, without_clock
+from ._flow import AbstractFlow, LagrangeFlow, steepest_descent
 from ._lanczos import Krylov
 from ._network import AbstractNetwork
 from ._observables import Point, Stationarity
@@ -37,7 +37,7 @@ class Restricted(eqx.Module):
         cls, problem: Problem, flow: AbstractFlow, network: AbstractNetwork
     ) -> tuple["Restricted", Float[Array, " n"]]:
         """Together with the coordinates of `network`."""
-        flow, _ = without_clock(flow)
+        flow, _ = steepest_descent(flow)
         if isinstance(flow, LagrangeFlow):
             # The raw form is the same on the spheres, but is not projected on them.
             flow = dataclasses.replace(flow, raw=False)

@@ -19,9 +19,10 @@ from ._check import (
 )
 from ._default_observables import as_observables
 from ._error import distance_from_coarser_run
-from ._flow import AbstractFlow
+from ._flow import AbstractFlow, AbstractStochasticFlow, MomentumFlow
 from ._integrate import Settings, integrate
 from ._network import AbstractNetwork, has_kinks, regularise
+from ._noise import steps_of_noise
 from ._problem import Problem
 from ._run import (
     finish,
@@ -87,8 +88,8 @@ def solve(
         `fn(problem, network) -> bool`: the run stops after the first step at whose end
         one is met.
     - `error`: whether to estimate how far the saved networks are from the true flow, as
-        `trajectory.error`. It takes a second, coarser run: about half as many gradients
-        again.
+        `trajectory.error`; under noise, from the true path of the same noise. It takes
+        a second, coarser run: about half as many gradients again.
     - `progress`: shows a progress bar.
 
     **Other arguments:**
@@ -105,11 +106,13 @@ def solve(
     - `max_defect`: the distance from the spheres at which to give up. Only a flow that
         is not projected, the raw Lagrange flow, can come that far.
     - `solver`: a diffrax solver. Not given: [`gradflow.RKC`][] for exact ReLU networks,
-        [`gradflow.RKC3`][] for others. A run of another solver that steps over smoothed
-        kinks again and again ends as `chattering`.
+        [`gradflow.RKC3`][] for others; `diffrax.Tsit5` for momentum, `diffrax.SPaRK`
+        for noise. A run of another solver that steps over smoothed kinks again and
+        again ends as `chattering`, but for noise.
     - `controller`: a diffrax step size controller. Not given: a PI controller with
         `rtol` and `atol` for the norms of the layers. A `PIDController` with a `dtmin`
-        needs `force_dtmin=False`.
+        needs `force_dtmin=False`. Under noise its steps are shortened to halves of
+        halves of the times between `ts`.
     - `dt0`: the first step, chosen by the controller if not given.
     - `adjoint`: how to differentiate through the solution, a diffrax adjoint. Not
         given: `RecursiveCheckpointAdjoint()`.
@@ -149,9 +152,9 @@ def solve(
     if max_steps < 1:
         raise ValueError(f"`max_steps` must be at least 1, got {max_steps}.")
     if solver is not None:
-        check_instance("solver", solver, diffrax.AbstractSolver)
-    # Across kinks no method keeps its order, and the second is the cheaper one.
-    default_solver = RKC() if has_kinks(network) else RKC3()
+        _check_solver(flow, solver)
+    if solver is None:
+        solver = _default_solver(flow, network)
     adjustable, network = regularise(network, smoothing, default=3 * rtol)
     conditions = as_conditions(until)
     names = [describe(condition) for condition in conditions]
@@ -168,7 +171,7 @@ def solve(
         rtol=array(rtol),
         atol=array(atol),
         max_defect=array(max_defect),
-        solver=_for_adjoint(solver or default_solver, adjoint),
+        solver=_for_adjoint(solver, adjoint),
         controller=controller,
         adjoint=diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint,
         max_steps=max_steps,
@@ -176,6 +179,10 @@ def solve(
         save_networks=save_networks or error,
     )
     flow = numbers_to_arrays(flow, dtype)
+    if isinstance(flow, AbstractStochasticFlow):
+        times = jnp.concatenate([t0[None], ts, t1[None]])
+        noise_steps = steps_of_noise(times, problem, flow, adjustable)
+        settings = dataclasses.replace(settings, noise_steps=noise_steps)
     observables = floats_to_arrays(observe, dtype)
     conditions = floats_to_arrays(conditions, dtype)
     run = integrate(problem, flow, adjustable, observables, conditions, settings)
@@ -193,6 +200,29 @@ def solve(
         if not save_networks:
             run = dataclasses.replace(run, weights=None)
     return finish(run, network, names=names, throw=throw, error=estimate)
+
+
+def _default_solver(
+    flow: AbstractFlow, network: AbstractNetwork
+) -> diffrax.AbstractSolver:
+    if isinstance(flow, AbstractStochasticFlow):
+        return diffrax.SPaRK()
+    if isinstance(flow, MomentumFlow):
+        # Stabilised methods are for spectra without imaginary parts.
+        return diffrax.Tsit5()
+    # Across kinks no method keeps its order, and the second is the cheaper one.
+    return RKC() if has_kinks(network) else RKC3()
+
+
+def _check_solver(flow: AbstractFlow, solver: diffrax.AbstractSolver) -> None:
+    check_instance("solver", solver, diffrax.AbstractSolver)
+    if isinstance(flow, AbstractStochasticFlow) and not isinstance(
+        solver, diffrax.AbstractStratonovichSolver
+    ):
+        raise ValueError(
+            "`solver` must be one for noise in the sense of Stratonovich, such as "
+            f"`diffrax.SPaRK()`, got {solver}."
+        )
 
 
 def _for_adjoint(

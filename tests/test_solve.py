@@ -385,7 +385,7 @@ FORCED_FLOOR = diffrax.PIDController(rtol=1e-3, atol=1e-6, dtmin=1e-3)
 FORCED_FLOORS = [
     FORCED_FLOOR,
     diffrax.ClipStepSizeController(FORCED_FLOOR, step_ts=[1.0]),
-    BlockNorms(FORCED_FLOOR, lambda state: state),
+    BlockNorms(FORCED_FLOOR, lambda state: state, 0.01),
 ]
 
 BAD_ARGUMENTS = [

@@ -1,7 +1,7 @@
 """The same path at another pace."""
 
 import abc
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -13,9 +13,7 @@ from .._network import AbstractNetwork
 from .._problem import Problem
 from .._tree import tree_inner
 from .._types import RealScalarLike, State, Weights
-from .base import AbstractFlow
-from .halpern import HalpernFlow
-from .modified import ModifiedFlow
+from .base import AbstractFlow, AbstractPlainFlow
 
 
 class ClockedState(eqx.Module):
@@ -72,15 +70,12 @@ class AbstractClock(AbstractFlow[ClockedState]):
         check_instance("flow", self.flow, AbstractFlow)
         if isinstance(self.flow, AbstractClock):
             raise ValueError(f"`flow` has a clock already, got {self.flow}.")
-        if isinstance(self.flow, HalpernFlow):
+        if not isinstance(self.flow, AbstractPlainFlow):
             raise ValueError(
-                "`flow`: the decay of a `HalpernFlow` depends on the physical time, "
-                "which a clock lets overflow. Integrate it in plain time."
-            )
-        if isinstance(self.flow, ModifiedFlow):
-            raise ValueError(
-                "`flow`: the steps of the descent that a `ModifiedFlow` stands for are "
-                "steps of the physical time. Integrate it in plain time."
+                f"`flow`: {type(self.flow).__name__} depends on the physical time: on "
+                "its value, as a vanishing decay does, or on its pace, as momentum, "
+                "noise and finite steps do. A clock lets it overflow. Integrate the "
+                "flow in plain time."
             )
 
     @abc.abstractmethod
@@ -201,10 +196,3 @@ class AbstractClock(AbstractFlow[ClockedState]):
         decay, penalty = (jnp.where(decays, x, 1) for x in (decay, penalty))
         log_decay = jnp.where(decays, jnp.log(decay) + jnp.log(penalty), -jnp.inf)
         return jnp.logaddexp(log_loss, log_decay)
-
-
-def without_clock(flow: AbstractFlow, state: Any = None) -> tuple[AbstractFlow, State]:
-    """The flow within a clock and its state, or both as they are."""
-    if isinstance(flow, AbstractClock):
-        return flow.flow, None if state is None else state.inner
-    return flow, state

@@ -73,16 +73,6 @@ class ModifiedFlow(AbstractWrapperFlow):
         _, along = jax.jvp(project, (project(state),), (acceleration,))
         return jax.tree.map(lambda f, a: f - half_step * a, velocity, along)
 
-    def log_time(
-        self, t: RealScalarLike, state: State, problem: Problem, like: AbstractNetwork
-    ) -> Float[Array, ""]:
-        return self.flow.log_time(t, state, problem, like)
-
-    def save_times(
-        self, t0: Float[Array, ""], t1: Float[Array, ""]
-    ) -> Float[Array, " T"]:
-        return self.flow.save_times(t0, t1)
-
 
 ModifiedFlow.__init__.__doc__ = r"""**Arguments:**
 

@@ -4,6 +4,7 @@ import equinox as eqx
 from jaxtyping import Array, Float
 
 from .._network import AbstractNetwork
+from .._problem import Problem
 from .._types import RealScalarLike, State, Weights
 from .base import AbstractFlow, AbstractPhysicalFlow
 
@@ -40,3 +41,13 @@ class AbstractWrapperFlow(AbstractFlow[State]):
 
     def defect(self, state: State) -> Float[Array, ""]:
         return self.flow.defect(state)
+
+    def log_time(
+        self, t: RealScalarLike, state: State, problem: Problem, like: AbstractNetwork
+    ) -> Float[Array, ""]:
+        return self.flow.log_time(t, state, problem, like)
+
+    def save_times(
+        self, t0: Float[Array, ""], t1: Float[Array, ""]
+    ) -> Float[Array, " T"]:
+        return self.flow.save_times(t0, t1)

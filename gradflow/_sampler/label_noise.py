@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree, UInt32
 
 from .._check import check_instance, check_nonnegative, check_scalar
-from .._loss import SquareLoss
+from .._noisy_labels import check_noisy_labels
 from .._problem import Problem
 from .._types import RealScalarLike
 from ..datasets import Dataset
@@ -49,16 +49,7 @@ class LabelNoise(AbstractSampler[_Noisy]):
         check_instance("inner", self.inner, AbstractSampler)
 
     def init(self, problem: Problem) -> _Noisy:
-        if not isinstance(problem.loss, SquareLoss):
-            raise ValueError(
-                "`problem`: label noise is for the square loss, under which it leaves "
-                f"the mean of the gradient as it is, not for {problem.loss}."
-            )
-        if problem.dataset.num_classes is not None:
-            raise ValueError(
-                "`problem`: label noise is for labels ±1 and real targets, and there "
-                f"is none to add to classes; got {problem.dataset}."
-            )
+        check_noisy_labels(problem)
         inner = self.inner.init(problem)
         batch, _ = eqx.filter_eval_shape(self.inner.sample, problem, inner)
         words = jnp.zeros(batch.dataset.labels.shape, jnp.uint32)

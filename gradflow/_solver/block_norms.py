@@ -14,8 +14,6 @@ from .._types import State
 _REACH = 3.0
 """A layer that has moved by a third of its norm is large enough to be measured by the
 norm."""
-_FIRST = 0.01
-"""Before it has moved, a layer is measured by this fraction of its norm."""
 
 
 class BlockNorms(diffrax.AbstractAdaptiveStepSizeController):
@@ -38,6 +36,7 @@ class BlockNorms(diffrax.AbstractAdaptiveStepSizeController):
 
     controller: diffrax.AbstractAdaptiveStepSizeController
     blocks: Callable[[State], PyTree[Float[Array, "..."]]]
+    at_first: float
 
     # For the root finders of implicit solvers, which work entry by entry.
     @property
@@ -53,7 +52,8 @@ class BlockNorms(diffrax.AbstractAdaptiveStepSizeController):
         return self.controller.norm
 
     def wrap(self, direction):
-        return BlockNorms(self.controller.wrap(direction), self.blocks)  # pyright: ignore
+        controller = self.controller.wrap(direction)
+        return BlockNorms(controller, self.blocks, self.at_first)  # pyright: ignore
 
     def init(
         self, terms, t0, t1, y0, dt0, args, func, error_order
@@ -83,7 +83,7 @@ class BlockNorms(diffrax.AbstractAdaptiveStepSizeController):
 
     def _sizes(self, state: State, start: State) -> PyTree[Float[Array, ""]]:
         def size(norm, moved, first):
-            return jnp.minimum(norm, _REACH * moved) + _FIRST * first
+            return jnp.minimum(norm, _REACH * moved) + self.at_first * first
 
         return jax.tree.map(
             size, self._norms(state), self._changes(start, state), self._norms(start)
@@ -104,3 +104,12 @@ class BlockNorms(diffrax.AbstractAdaptiveStepSizeController):
 
     def _norms(self, state: State) -> PyTree[Float[Array, ""]]:
         return jax.tree.map(safe_norm, self.blocks(state))
+
+
+BlockNorms.__init__.__doc__ = """**Arguments:**
+
+- `controller`: the controller to show them to.
+- `blocks`: takes a state to the arrays that are measured.
+- `at_first`: the fraction of its norm at the start by which a layer is measured before
+    it has moved, and where it passes through zero.
+"""

@@ -22,4 +22,6 @@ def num_evaluations(
         if solver.tableau.fsal:
             return 1 + (stages - 1) * num_steps
         return stages * num_steps
+    if isinstance(solver, diffrax.AbstractSRK):
+        return len(solver.tableau.b_sol) * num_steps
     return None
