@@ -84,8 +84,9 @@ class Restricted(eqx.Module):
     def stationarity(self, x: Float[Array, " n"]) -> Float[Array, ""]:
         state = self.unravel(x)
         network = self.flow.to_network(state, self.network)
-        zero = jnp.zeros((), x.dtype)
-        return Stationarity()(Point(self.problem, self.flow, zero, state, network))
+        # As the gradient: a decay that vanishes in time has.
+        never = jnp.full((), jnp.inf, x.dtype)
+        return Stationarity()(Point(self.problem, self.flow, never, state, network))
 
     def distance(
         self, x: Float[Array, " n"], start: Float[Array, " n"]
