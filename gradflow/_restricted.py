@@ -10,6 +10,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float
 
 from ._flow import AbstractFlow, LagrangeFlow, without_clock
+from ._flow.wrapper import AbstractWrapperFlow
 from ._lanczos import Krylov
 from ._network import AbstractNetwork
 from ._observables import Point, Stationarity
@@ -38,9 +39,7 @@ class Restricted(eqx.Module):
     ) -> tuple["Restricted", Float[Array, " n"]]:
         """Together with the coordinates of `network`."""
         flow, _ = without_clock(flow)
-        if isinstance(flow, LagrangeFlow):
-            # The raw form is the same on the spheres, but is not projected on them.
-            flow = dataclasses.replace(flow, raw=False)
+        flow = _projected(flow)
         x, unravel = ravel_pytree(flow.project(flow.init(network)))
         return cls(problem, flow, network, unravel), x
 
@@ -136,6 +135,15 @@ class Restricted(eqx.Module):
 
         start = jnp.asarray(0), jnp.asarray(False)
         return jax.lax.while_loop(is_open, look, start)[1]
+
+
+def _projected(flow: AbstractFlow) -> AbstractFlow:
+    """The raw form is the same on the spheres, but is not projected on them."""
+    if isinstance(flow, AbstractWrapperFlow):
+        return dataclasses.replace(flow, flow=_projected(flow.flow))
+    if isinstance(flow, LagrangeFlow):
+        return dataclasses.replace(flow, raw=False)
+    return flow
 
 
 def _flat(state: State) -> Float[Array, " n"]:
