@@ -232,6 +232,10 @@ def test_spheres_of_rows():
     assert theory["multiplier"] == pytest.approx(DECAY * last**2)
     assert theory["representation_residual"] is theory["sample_residual"] is None
     assert theory["growth_violations"] == 0
+    # So in a flow around it.
+    around = gf.report(problem(), gf.ModifiedFlow(0.01, flow), trajectory, num_times=7)
+    theory = {row.name: row.theory for row in around.rows}
+    assert theory["representation_residual"] is None
 
 
 def test_decay_that_vanishes_in_time():

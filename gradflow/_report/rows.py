@@ -7,12 +7,14 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from .._flow import (
+    AbstractClock,
     AbstractFlow,
     GradientFlow,
     LagrangeFlow,
     PolarGradientFlow,
     RowSpheres,
 )
+from .._flow.wrapper import AbstractWrapperFlow
 from .._network import AbstractNetwork, Dense
 from .._observables import Stationarity
 from .._problem import Problem
@@ -89,6 +91,8 @@ def _scale(flow: AbstractFlow, along: Trajectory, measured) -> list[Row]:
 
 
 def _directions(flow: AbstractFlow, final: AbstractNetwork, measured) -> list[Row]:
+    while isinstance(flow, AbstractClock | AbstractWrapperFlow):
+        flow = flow.flow
     # The units of a layer that have spheres of their own have multipliers of their own.
     of_layers = not (
         isinstance(flow, LagrangeFlow) and isinstance(flow.spheres, RowSpheres)
