@@ -10,6 +10,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float
 
 from ._flow import AbstractFlow, LagrangeFlow, steepest_descent
+from ._flow.wrapper import AbstractWrapperFlow
 from ._lanczos import Krylov
 from ._network import AbstractNetwork
 from ._observables import Point, Stationarity
@@ -38,9 +39,7 @@ class Restricted(eqx.Module):
     ) -> tuple["Restricted", Float[Array, " n"]]:
         """Together with the coordinates of `network`."""
         flow, _ = steepest_descent(flow)
-        if isinstance(flow, LagrangeFlow):
-            # The raw form is the same on the spheres, but is not projected on them.
-            flow = dataclasses.replace(flow, raw=False)
+        flow = _projected(flow)
         x, unravel = ravel_pytree(flow.project(flow.init(network)))
         return cls(problem, flow, network, unravel), x
 
@@ -84,8 +83,9 @@ class Restricted(eqx.Module):
     def stationarity(self, x: Float[Array, " n"]) -> Float[Array, ""]:
         state = self.unravel(x)
         network = self.flow.to_network(state, self.network)
-        zero = jnp.zeros((), x.dtype)
-        return Stationarity()(Point(self.problem, self.flow, zero, state, network))
+        # A decay that vanishes in time has done so, as in `gradient`.
+        end = jnp.full((), jnp.inf, x.dtype)
+        return Stationarity()(Point(self.problem, self.flow, end, state, network))
 
     def distance(
         self, x: Float[Array, " n"], start: Float[Array, " n"]
@@ -135,6 +135,15 @@ class Restricted(eqx.Module):
 
         start = jnp.asarray(0), jnp.asarray(False)
         return jax.lax.while_loop(is_open, look, start)[1]
+
+
+def _projected(flow: AbstractFlow) -> AbstractFlow:
+    """The raw form is the same on the spheres, but is not projected on them."""
+    if isinstance(flow, AbstractWrapperFlow):
+        return dataclasses.replace(flow, flow=_projected(flow.flow))
+    if isinstance(flow, LagrangeFlow):
+        return dataclasses.replace(flow, raw=False)
+    return flow
 
 
 def _flat(state: State) -> Float[Array, " n"]:

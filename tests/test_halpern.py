@@ -291,6 +291,7 @@ def test_iterates():
             for r in (0.0, -0.1, np.inf)
         ),
         ("steps", lambda: iterate(lambda w: w, jnp.ones(2), 0)),
+        ("start", lambda: iterate(lambda w: w, jnp.arange(2), 1)),
         ("decay", lambda: iterate(lambda w: w, jnp.ones(2), 1, decay=-1.0)),
         ("anchor", lambda: iterate(lambda w: w, jnp.ones(2), 1, anchor=jnp.ones(3))),
         ("anchor", lambda: iterate(lambda w: w, jnp.ones(2), 1, anchor=[jnp.ones(2)])),

@@ -60,11 +60,20 @@ def test_the_gradient_flow(kind):
         np.testing.assert_allclose(found, expected, atol=1e-7 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("name", ["lagrange_last", "lagrange_all", "lagrange_last_raw"])
-def test_along_great_circles(name):
+@pytest.mark.parametrize(
+    "flow",
+    [
+        FLOWS["lagrange_last"](DECAY),
+        FLOWS["lagrange_all"](DECAY),
+        FLOWS["lagrange_last_raw"](DECAY),
+        gf.HalpernFlow(flow=FLOWS["lagrange_last_raw"](DECAY)),
+    ],
+    ids=["last", "all", "raw", "raw within another flow"],
+)
+def test_along_great_circles(flow):
     """The second derivative of the loss along geodesics of the spheres, by NumPy."""
     problem, network = problem_for("dense", 1, "logistic"), network_of("dense", 0.1)
-    reference, flow = reference_of(network), FLOWS[name](DECAY)
+    reference = reference_of(network)
     state = flow.init(network)
     rng = np.random.default_rng(1)
     vector = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape)), state)

@@ -232,6 +232,31 @@ def test_spheres_of_rows():
     assert theory["multiplier"] == pytest.approx(DECAY * last**2)
     assert theory["representation_residual"] is theory["sample_residual"] is None
     assert theory["growth_violations"] == 0
+    # So in a flow around it.
+    around = gf.report(problem(), gf.ModifiedFlow(0.01, flow), trajectory, num_times=7)
+    theory = {row.name: row.theory for row in around.rows}
+    assert theory["representation_residual"] is None
+
+
+def test_decay_that_vanishes_in_time():
+    """Theory is of the decay at the time of each row."""
+    t, rate = 1.0, 0.01
+    flow = gf.HalpernFlow(gf.PowerDecay(1.0), gf.LagrangeFlow(DECAY))
+    trajectory = gf.descend(problem(), rate, network(), 100, flow=flow)
+    report = gf.report(problem(), flow, trajectory, num_times=7)
+    end = trajectory.final
+    decay = DECAY + 1 / (1 + t) / 2
+    theory = {row.name: row.theory for row in report.rows}
+    rho_eq = gf.analysis.rho_eq(problem(), end, decay)
+    np.testing.assert_allclose(theory["rho"], rho_eq, rtol=1e-9)
+    rho = np.prod([np.linalg.norm(w) for w in end.weights])
+    np.testing.assert_allclose(theory["multiplier"], decay * rho**2, rtol=1e-9)
+    for name in ("rho_eq", "stationarity"):
+        of_run = trajectory.observables[name]
+        of_report = report.along.observables.get(name, report.values.get(name))
+        np.testing.assert_allclose(np.ravel(of_report)[-1], of_run[-1], rtol=1e-9)
+    start = trajectory.observables["rho_eq"][0]
+    np.testing.assert_allclose(report.along.observables["rho_eq"][0], start, rtol=1e-9)
 
 
 def test_where_nothing_is_defined():

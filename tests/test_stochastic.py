@@ -261,8 +261,9 @@ def test_label_noise_is_the_limit_of_descent(flow):
 
 
 def test_error_is_that_of_the_path():
-    """Of the same noise, at every tolerance. The estimate comes from a run of four times
-    the tolerance. With steps four times as long, order two makes it 15 errors."""
+    """Of the same noise, at every tolerance. The estimate is from a run of four times
+    the tolerance. With steps four times as long, order two makes it 15 errors.
+    """
     ts = np.linspace(0.2, 2, 10)
 
     @jax.jit

@@ -113,6 +113,14 @@ def test_against_another_integrator():
     np.testing.assert_allclose(weights, expected.y[0], rtol=1e-7)
 
 
+def test_whole_numbers_are_times_too():
+    for t in (3, jnp.asarray(3)):
+        np.testing.assert_allclose(gf.PowerDecay(0.5)(t), 1 / 2, rtol=1e-15)
+        np.testing.assert_allclose(gf.PowerDecay()(t), 1 / 4, rtol=1e-15)
+    flow = gf.HalpernFlow(gf.PowerDecay(0.5))
+    np.testing.assert_allclose(flow.weight_decay_at(3), 1 / 4, rtol=1e-15)
+
+
 def test_observables_know_the_present_decay():
     """At the equilibrium of the present decay the flow stands still, and ρ is ρ_eq."""
     dataset = gf.Dataset(jnp.ones((1, 1)), jnp.ones(1))
@@ -124,6 +132,16 @@ def test_observables_know_the_present_decay():
     run = gf.solve(problem, gf.HalpernFlow(decay), network, t + 1e-6, t0=t, ts=[t])
     np.testing.assert_allclose(run.observables["rho_eq"], rho, rtol=1e-14)
     assert run.observables["stationarity"] < 1e-15
+
+
+def test_critical_points_are_those_of_the_decay_in_the_end():
+    """One weight, L = (w - 1)² + λ w²: at rest in 1 / (1 + λ)."""
+    problem = gf.Problem(gf.Dataset(jnp.ones((1, 1)), jnp.ones(1)), gf.SquareLoss())
+    network = gf.Dense.from_weights((jnp.full((1, 1), 0.8),), gf.Identity())
+    flow = gf.HalpernFlow(gf.PowerDecay(0.5), gf.GradientFlow(0.1))
+    point = gf.polish(problem, flow, network)
+    np.testing.assert_allclose(point.network.weights[0], 1 / 1.1, rtol=1e-12)
+    assert point.kind == "minimum"
 
 
 def test_descent_is_norm_minimising_descent():

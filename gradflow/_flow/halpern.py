@@ -31,6 +31,8 @@ class PowerDecay(eqx.Module):
 
     def __call__(self, t: RealScalarLike) -> Float[Array, ""]:
         t = jnp.asarray(t)
+        if not jnp.issubdtype(t.dtype, jnp.floating):  # or the exponent is cut to 0
+            t = t.astype(jnp.result_type(float))
         return (1 + t) ** -jnp.asarray(self.exponent, t.dtype)
 
 

@@ -33,8 +33,11 @@ class ModifiedFlow(AbstractWrapperFlow):
 
     Valid while $h$ times the sharpness is well below 2, and for smooth networks: the
     second derivatives in it do not see kinks, and narrow ones make it stiff. So give
-    the network a `ReLU` with a smoothing that is wide compared to a step. Critical
-    points, and `stationarity`, are those of the flow. State: that of the flow.
+    the network a `ReLU` with a smoothing that is wide compared to a step. They jump at
+    the ends of the smoothing, and the field with them: what a unit contributes to the
+    derivative of a run on passing there, by the step or the start, is missing in
+    `jax.grad`. Critical points, and `stationarity`, are those of the flow. State: that
+    of the flow.
 
     ??? cite "Reference"
 

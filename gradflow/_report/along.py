@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -32,17 +33,18 @@ def measure_along(
     chosen = np.unique(np.linspace(0, len(reached) - 1, num_times).round().astype(int))
     rows = reached[chosen]
     networks = trajectory.require_networks()
+    networks = networks.with_weights(tuple(w[rows] for w in networks.weights))
+    ts = trajectory.ts[rows]
     few = dataclasses.replace(
         trajectory,
-        ts=trajectory.ts[rows],
+        ts=ts,
         log_ts=trajectory.log_ts[rows],
-        networks=networks.with_weights(tuple(w[rows] for w in networks.weights)),
-        observables={},
+        networks=networks,
+        observables={"rho_eq": _rho_eq(problem, flow, networks, ts)},
         error=None,
     )
     observables = {
         "rho": product_of_norms,
-        "rho_eq": OfFlow(Equilibrium(), flow),
         "stationarity_residual": stationarity_residual,
         "sample_residual": _mean_sample_residual,
         "stable_rank": stable_rank,
@@ -60,16 +62,31 @@ def can_collapse(problem: Problem, network: AbstractNetwork) -> bool:
     return 1 < present == (problem.dataset.num_classes or 2)
 
 
-class OfFlow(eqx.Module):
-    """An observable of the flow's state, as one of the network."""
+def of_flow(
+    observable: AbstractObservable,
+    problem: Problem,
+    flow: AbstractFlow,
+    network: AbstractNetwork,
+    t: Float[Array, ""],
+) -> Any:
+    """An observable of the flow's state, measured of a network at the time `t`."""
+    state = flow.project(flow.init(network))
+    return observable(Point(problem, flow, t, state, network))
 
-    observable: AbstractObservable
-    flow: AbstractFlow
 
-    def __call__(self, problem: Problem, network: AbstractNetwork) -> Any:
-        state = self.flow.project(self.flow.init(network))
-        t = jnp.zeros((), network.weights[0].dtype)
-        return self.observable(Point(problem, self.flow, t, state, network))
+@eqx.filter_jit
+def _rho_eq(
+    problem: Problem,
+    flow: AbstractFlow,
+    networks: AbstractNetwork,
+    ts: Float[Array, " T"],
+) -> Float[Array, " T"]:
+    def at(row):
+        t, weights = row
+        network = networks.with_weights(weights)
+        return of_flow(Equilibrium(), problem, flow, network, t)
+
+    return jax.lax.map(at, (ts, networks.weights))
 
 
 def _mean_sample_residual(

@@ -4,7 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Array, Float, PyTree
 
 from .._flow import (
     AbstractFlow,
@@ -12,7 +12,9 @@ from .._flow import (
     LagrangeFlow,
     PolarGradientFlow,
     RowSpheres,
+    steepest_descent,
 )
+from .._flow.wrapper import AbstractWrapperFlow
 from .._network import AbstractNetwork, Dense
 from .._observables import Stationarity
 from .._problem import Problem
@@ -29,13 +31,15 @@ from ..analysis import (
     structural_residual,
     support,
 )
-from .along import OfFlow, can_collapse
+from .along import can_collapse, of_flow
 from .row import Row
 
 
 def rows_at_end(problem: Problem, flow: AbstractFlow, along: Trajectory) -> list[Row]:
     """The rows of the table but those of the spectrum."""
-    measured = jax.tree.map(np.asarray, _measure(problem, flow, along[-1]))
+    measured = jax.tree.map(
+        np.asarray, _measure(problem, flow, along[-1], along.ts[-1])
+    )
     measured["sample_residual"] = np.asarray(along.observables["sample_residual"])[-1]
     return [
         *_scale(flow, along, measured),
@@ -51,7 +55,11 @@ def _scale(flow: AbstractFlow, along: Trajectory, measured) -> list[Row]:
     rho, rho_eq = (along.observables[name] for name in ("rho", "rho_eq"))
     violations = np.sum(growth_violations(rho, rho_eq, rtol=1e-4))
     decay, norms = (
-        np.asarray(x) for x in (flow.weight_decay, flow.norms(flow.init(along[-1])))
+        np.asarray(x)
+        for x in (
+            flow.weight_decay_at(along.ts[-1]),
+            flow.norms(flow.init(along[-1])),
+        )
     )
     multiplier_at_rest = decay * np.abs(np.prod(norms)) ** (2 / norms.size)
     # The law of signs holds for one norm, or without weight decay.
@@ -83,6 +91,9 @@ def _scale(flow: AbstractFlow, along: Trajectory, measured) -> list[Row]:
 
 
 def _directions(flow: AbstractFlow, final: AbstractNetwork, measured) -> list[Row]:
+    flow, _ = steepest_descent(flow)
+    while isinstance(flow, AbstractWrapperFlow):
+        flow = flow.flow
     # The units of a layer that have spheres of their own have multipliers of their own.
     of_layers = not (
         isinstance(flow, LagrangeFlow) and isinstance(flow.spheres, RowSpheres)
@@ -198,12 +209,15 @@ def _balance(problem: Problem, flow: AbstractFlow, along: Trajectory) -> list[Ro
 
 @eqx.filter_jit
 def _measure(
-    problem: Problem, flow: AbstractFlow, network: AbstractNetwork
+    problem: Problem,
+    flow: AbstractFlow,
+    network: AbstractNetwork,
+    t: Float[Array, ""],
 ) -> dict[str, PyTree]:
     measured: dict[str, PyTree] = {
         "average_separability": average_separability(problem, network),
         "multiplier": multiplier(problem, network),
-        "stationarity": OfFlow(Stationarity(), flow)(problem, network),
+        "stationarity": of_flow(Stationarity(), problem, flow, network, t),
         "structural_residual": jnp.max(structural_residual(problem, network), axis=1),
         "representation_residual": representation_residual(problem, network),
         "stable_rank": stable_rank(problem, network),

@@ -72,6 +72,12 @@ def halpern_iteration(
         raise ValueError(f"`steps` must be a positive integer, got {steps!r}.")
     decay = as_decay(decay)
     start = jax.tree.map(jnp.asarray, start)
+    dtypes = {str(w.dtype) for w in jax.tree.leaves(start)}
+    if not all(jnp.issubdtype(dtype, jnp.floating) for dtype in dtypes):
+        raise ValueError(
+            "`start` must be of floating-point numbers, since those between 0 and 1 "
+            f"count; got {sorted(dtypes)}."
+        )
     anchor = as_anchor(anchor, start)
 
     def residual(w: Any, image: Any) -> Float[Array, ""]:
