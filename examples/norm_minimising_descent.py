@@ -5,9 +5,9 @@ linear network at the solution of least norm, from any start (T3 9, 25, 26). T3 
 for the same of deep ReLU networks. But each step decays the weights by λ_n whatever γ
 is: at first the decay is of order one, against a small γ ∇L, and the origin, a saddle
 of the loss, attracts. Near it ∇L is homogeneous: where w = P_n u with P_n = Π (1 -
-λ_i), u descends the loss alone by the steps γ P_n^(L-2), which take the time s = γ Σ
-P_n^(L-2). With two layers that is γ n, and they get away from the origin. With three
-and a = 1 it is γ log n, for all others it is finite.
+λ_i), u descends the loss alone, for K layers by the steps γ P_n^(K-2). They take the
+time s = γ Σ P_n^(K-2). With two layers that is γ n, and they get away from the origin.
+With three and a = 1 it is γ log n, for all others it is finite.
 
 The script trains three layers on 40 digits, from three norms of the start, by plain
 descent, under a constant weight decay, by the rule as T3 prints it, and by that of the
@@ -80,14 +80,14 @@ def main(
     """Prints tables, and writes a figure to `out`."""
     jax.config.update("jax_enable_x64", True)
     keys = jax.random.split(jax.random.key(0), seeds)
-    print(f"{'':14}{'start':>6}{'loss':>18}{'ρ':>18}{'Σ|W|²':>18}", end="")
-    print(f"{'test error':>16}{'test loss':>16}")
+    columns = f"{'loss':>13}{'ρ':>17}{'Σ|W|²':>17}{'test error':>20}{'test loss':>15}"
+    print(f"{'rule':14}{'start':>6}{columns}")
     runs = {}
     for name, rule in RULES.items():
         for start in starts:
             runs[name, start] = _, along = descents(rule, start, steps, keys)
             _print(f"{name:14}{start:6g}", along, -1)
-    print("\nflow with a vanishing decay, at the time")
+    print(f"\n{'flow to time':14}{'start':>6}{columns}")
     flows = {start: follow(start, times, keys) for start in starts}
     for start, (_, along) in flows.items():
         for row, time in enumerate(times[1:], start=1):
