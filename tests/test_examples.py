@@ -5,6 +5,7 @@ import importlib.util
 import re
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
@@ -294,3 +295,68 @@ def test_number_of_features(tmp_path, capsys):
     assert 1e-6 < distance < 3e-4 and error < 1e-6
     assert "degree" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["number_of_features.png"]
+
+
+def test_norm_minimising_descent(tmp_path, capsys):
+    """Two seeds, and not for long."""
+    example = _module("norm_minimising_descent")
+    two, four = (example.Escape(n, 3.0, 1.0, 1e-3, 600) for n in (2, 4))
+    runs, flows, left = example.main(
+        tmp_path,
+        starts=(3.0, 8.0),
+        steps=600,
+        times=(0.0, 3.0, 10.0),
+        escapes=(two, four),
+        seeds=2,
+    )
+    squares = {case: along["squares"] for case, (_, along) in runs.items()}
+    # Plain descent keeps the norm of a large start. As T3 prints the rule, nothing but
+    # the decay moves the weights: of them 1 / (n + 1) remains after n steps.
+    assert np.all(squares["plain descent", 8.0][:, -1] > 0.97 * 3 * 8**2)
+    for start in (3.0, 8.0):
+        left_over = 3 * start**2 / 601**2
+        np.testing.assert_allclose(squares["n^-1", start][:, -1], left_over, rtol=0.05)
+        clock = squares["γ / (1 + γ n)", start][:, -1]
+        assert np.all(clock > 10) and np.all(clock < 0.7 * 3 * start**2)
+    # The flow comes to the same norm from both starts, and fits.
+    ends = [along["squares"][:, -1].mean() for _, along in flows.values()]
+    assert abs(ends[1] - ends[0]) < 0.15 * ends[0]
+    assert all(np.all(along["loss"][:, -1] < 0.1) for _, along in flows.values())
+    # Two layers leave the origin, four do not.
+    assert np.all(left[two][1]["loss"][:, -1] < example.AWAY)
+    np.testing.assert_allclose(left[four][1]["growth"][:, -1], 1, atol=0.01)
+    assert "0/2" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["norm_minimising_descent.png"]
+
+
+def test_label_noise(tmp_path, capsys):
+    """Of three seeds, one start, and gradient descent alone."""
+    example = _module("label_noise")
+    case = example.CASES[1]
+    noise = ((1e-3, 0.0), (1e-3, 1.0))
+    results = example.main(tmp_path, cases=(case,), noise=noise, steps=2000, seeds=3)
+    along = results[case.name]
+    (still, T), (_, law) = (np.mean(along[name], axis=1) for name in ("T", "law"))
+    # Noise takes T down, by its law, and nothing else does.
+    np.testing.assert_allclose(still, still[0], rtol=0.01)
+    fall, expected = T[0] - np.mean(T[-10:]), law[0] - np.mean(law[-10:])
+    assert expected > 0.25 * T[0] and abs(fall - expected) < 0.3 * expected
+    # But not ρ; and the smallest margin does not rise.
+    rho, smallest = (
+        np.mean(along[name][1, :, -10:], axis=1) / along[name][1, :, 0]
+        for name in ("rho", "smallest")
+    )
+    np.testing.assert_allclose(rho, 1, atol=0.03)
+    assert np.mean(smallest) < 1
+    assert f"{case.name}: ρ = 64" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["label_noise.png"]
+
+
+def test_label_noise_measures():
+    """T is the trace of the tangent kernel."""
+    example = _module("label_noise")
+    problem = gf.Problem(gf.datasets.digits((3, 8), per_class=5), gf.SquareLoss())
+    network = gf.Dense((65, 6, 1), key=jax.random.key(0), activation=gf.ReLU(0.1))
+    measured = example.sensitivity(gf.GradientFlow())(problem, network)
+    kernel = gf.analysis.tangent_kernel(problem, network)[:, 0, :, 0]
+    np.testing.assert_allclose(measured["T"], np.trace(kernel), rtol=1e-12)
