@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import compile_time
+import descent
 import equilibrium
 import filippov_check
 import jax
@@ -25,6 +26,7 @@ BENCHMARKS = {
     for module in (
         overhead,
         observing,
+        descent,
         compile_time,
         scaling,
         known_error,

@@ -1,6 +1,7 @@
 """Gradient descent: the discrete twin of a flow."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import diffrax
@@ -88,7 +89,9 @@ def descend(
     - `learning_rate`: only sets the clock, `ts = learning_rate * step`. Not given: the
         size of the optimiser's first update for a gradient of ones, which is the
         learning rate of plain gradient descent, of momentum and of Adam. Of a rule of
-        `gradflow.rules` it is that of the optimiser inside.
+        `gradflow.rules` it is that of the optimiser inside. Give it where that is not
+        the time of a step: for schedules, of which it would be the first value, for
+        Nesterov's momentum, and where gradients are clipped or normalised.
     - `save_steps`: the steps to save, increasing integers from 0 to `steps`. Not given:
         101 of them, evenly spaced, or all where there are fewer.
 
@@ -126,6 +129,12 @@ def descend(
         )
     elif learning_rate is None:
         learning_rate = _first_step_size(optimiser, flow.init(network))
+    if callable(learning_rate):
+        raise ValueError(
+            "`learning_rate` sets the clock and is a number: a schedule belongs to the "
+            "optimiser."
+        )
+    check_scalar("learning_rate", learning_rate)
     check_positive("learning_rate", learning_rate)
     conditions = as_conditions(until)
     names = [describe(condition) for condition in conditions]
@@ -215,32 +224,38 @@ def _descend(
             optimiser, gradient, carry.optimiser_state, carry.state
         )
         state = flow.project(optax.apply_updates(carry.state, updates))
-        is_finite = tree_isfinite(state)
-        step, state, optimiser_state = jax.tree.map(
-            lambda new, old: jnp.where(is_finite, new, old),
-            (carry.step + 1, state, optimiser_state),
-            (carry.step, carry.state, carry.optimiser_state),
-        )
         return _Carry(
-            step,
+            carry.step + 1,
             state,
             optimiser_state,
             sampler_state,
-            is_finite,
-            check_conditions(step, state),
+            carry.is_finite,
+            check_conditions(carry.step + 1, state),
+        )
+
+    def take_finite_step(carry: _Carry) -> _Carry:
+        after = take_step(carry)
+        stays = dataclasses.replace(carry, is_finite=jnp.array(False))
+        return _choose(tree_isfinite(after.state), after, stays)
+
+    def advance(carry: _Carry, target: Int[Array, ""], one_step: Callable) -> _Carry:
+        return eqxi.while_loop(
+            lambda c: (c.step < target) & ~c.has_ended(),
+            one_step,
+            carry,
+            kind="checkpointed",
+            checkpoints=_CHECKPOINTS,
         )
 
     def advance_and_save(carry_and_meter, row):
         carry, meter_state = carry_and_meter
         target, is_first = row
         step_before = carry.step
-        carry = eqxi.while_loop(
-            lambda c: (c.step < target) & ~c.has_ended(),
-            take_step,
-            carry,
-            kind="checkpointed",
-            checkpoints=_CHECKPOINTS,
-        )
+        # What is infinite or NaN stays so. To look in each step would take as long as a
+        # good part of one, so the steps up to a failure are taken twice instead.
+        ahead = advance(carry, target, take_step)
+        carry = _choose(tree_isfinite(ahead.state), ahead, carry)
+        carry = advance(carry, target, take_finite_step)
         t = time_of(carry.step)
         log_t, weights, values = measure_row(
             problem, flow, network, observables, save_networks, t, carry.state
@@ -298,6 +313,10 @@ def _descend(
     )
 
 
+def _choose(which: Bool[Array, ""], first: _Carry, second: _Carry) -> _Carry:
+    return jax.tree.map(lambda x, y: jnp.where(which, x, y), first, second)
+
+
 # States kept while differentiating in reverse through the steps between two saves.
 _CHECKPOINTS = 64
 
@@ -350,6 +369,12 @@ def _first_step_size(
             "parameters, so it cannot be used here."
         ) from error
     sizes = jnp.concatenate([-jnp.ravel(u) for u in jax.tree.leaves(updates)])
+    if is_concrete(sizes) and not sizes[0] > 0:
+        raise ValueError(
+            "`optimiser` does not descend in its first update, which would tell the "
+            "time of a step, as where a schedule warms up from 0: give that time as "
+            "`learning_rate`."
+        )
     if is_concrete(sizes) and not np.allclose(sizes, sizes[0], rtol=1e-3):
         raise ValueError(
             "`optimiser` does not have one learning rate for all parameters: give the "

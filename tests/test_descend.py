@@ -8,6 +8,7 @@ import optax
 import pytest
 
 import gradflow as gf
+from cases import unchecked_types as unchecked_types
 from small import OBSERVE, from_vector, loss, network, problem, rho, weights_of
 
 DECAY = 0.1
@@ -327,3 +328,14 @@ def test_optimiser_that_needs_more_than_gradients():
 def test_network_that_does_not_fit():
     with pytest.raises(ValueError, match="`network`"):
         gf.descend(problem(), 0.1, gf.Dense((3, 1), key=jax.random.key(0)), 1)
+
+
+def test_clock_that_cannot_be_read(unchecked_types):
+    prob, net = problem(), network()
+    schedule = optax.linear_schedule(0.0, 0.1, 5)
+    warm_up = optax.sgd(schedule)
+    with pytest.raises(ValueError, match="warms up from 0.*`learning_rate`"):
+        gf.descend(prob, warm_up, net, 10)
+    for wrong, message in ((schedule, "schedule belongs"), (np.ones(2), "single")):
+        with pytest.raises(ValueError, match=f"`learning_rate`.*{message}"):
+            gf.descend(prob, warm_up, net, 10, learning_rate=wrong)
