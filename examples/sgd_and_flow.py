@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
+import optax
 
 import gradflow as gf
 
@@ -44,7 +45,7 @@ def main(out: Path = Path("."), steps: tuple[float, ...] = STEPS, seeds: int = S
     results = {}
     for name, dataset in {"digits": digits, "copies": copies}.items():
         problem = gf.Problem(dataset, gf.SquareLoss())
-        ts = clock(step_sizes(steps[0]))
+        ts = clock(steps[0])
         flow = gf.solve(
             problem,
             gf.GradientFlow(WEIGHT_DECAY),
@@ -60,11 +61,10 @@ def main(out: Path = Path("."), steps: tuple[float, ...] = STEPS, seeds: int = S
         }
         runs = {"flow": (ts, along)}
         for step in steps:
-            sizes = step_sizes(step)
             keys = jax.random.split(jax.random.key(1), seeds)
-            values = sgd(problem, network, jnp.asarray(sizes), keys)
+            values = sgd(problem, network, step, keys)
             along = {k: np.asarray(v) for k, v in values.items()}
-            runs[f"SGD, step {step:g}"] = (clock(sizes), along)
+            runs[f"SGD, step {step:g}"] = (clock(step), along)
         results[name] = runs
 
     out.mkdir(parents=True, exist_ok=True)
@@ -90,47 +90,45 @@ def measures(problem, network):
     }
 
 
-def step_sizes(step):
-    """One for each step, one row for each save: constant, then decaying."""
-    count = round(TIME / step / SAVES) * SAVES
-    decaying = step * DECAY ** -np.linspace(0, 1, count)
-    return np.append(np.full(count, step), decaying).reshape(2 * SAVES, -1)
+def num_steps(step):
+    """At the constant step, and as many while it decays."""
+    return round(TIME / step / SAVES) * SAVES
 
 
-def clock(sizes):
+def schedule(step):
+    """The size of each step: constant, then decaying."""
+    count = num_steps(step)
+    return optax.exponential_decay(step, count, 1 / DECAY, transition_begin=count)
+
+
+def clock(step):
     """The time of the start and of each save."""
-    return np.append(0, np.cumsum(np.sum(sizes, axis=1)))
+    count = num_steps(step)
+    sizes = schedule(step)(np.arange(2 * count))
+    return np.append(0, np.cumsum(sizes))[:: count // SAVES]
 
 
 @eqx.filter_jit
-def sgd(problem, network, sizes, keys):
-    """SGD on one sample at a time, for several seeds.
+def sgd(problem, network, step, keys):
+    """SGD on one sample at a time, each drawn from all of them, for several seeds.
 
-    A step goes down $N$ times the loss of the sample plus the weight decay: on average
-    that is the gradient of the flow, and a step of size h takes a time h.
+    On average a step of size h goes down the gradient of the flow, and takes a time h.
     """
-    count = problem.dataset.num_samples
-
-    def objective(weights, index):
-        x, y = problem.dataset.inputs[index], problem.dataset.labels[index]
-        decay = sum(jnp.sum(w**2) for w in weights)
-        value = problem.loss.value(network.with_weights(weights)(x), y)
-        return count * value + WEIGHT_DECAY * decay
-
-    def take_step(weights, index_and_size):
-        index, size = index_and_size
-        gradient = jax.grad(objective)(weights, index)
-        return jax.tree.map(lambda w, g: w - size * g, weights, gradient), None
-
-    def advance_and_save(weights, row):
-        weights, _ = jax.lax.scan(take_step, weights, row)
-        return weights, measures(problem, network.with_weights(weights))
+    count = num_steps(step)
 
     def run(key):
-        indices = jax.random.randint(key, sizes.shape, 0, count)
-        _, rows = jax.lax.scan(advance_and_save, network.weights, (indices, sizes))
-        start = measures(problem, network)
-        return jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), start, rows)
+        trajectory = gf.descend(
+            problem,
+            optax.sgd(schedule(step)),
+            network,
+            2 * count,
+            flow=gf.GradientFlow(WEIGHT_DECAY),
+            sampler=gf.Minibatches(1, key=key, replacement=True),
+            save_steps=np.arange(0, 2 * count + 1, count // SAVES),
+            observe={"measures": measures},
+            save_networks=False,
+        )
+        return trajectory.observables["measures"]
 
     return jax.vmap(run)(keys)
 
