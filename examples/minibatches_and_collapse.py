@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
+import optax
 
 import gradflow as gf
 
@@ -39,6 +40,9 @@ SEEDS = 8
 SAVES = 40
 DECAY = 1000.0
 """By how much the steps decay in the second half."""
+STEPS = round(TIME / STEP / SAVES) * SAVES
+"""At the constant step, and as many while it decays."""
+SCHEDULE = optax.exponential_decay(STEP, STEPS, 1 / DECAY, transition_begin=STEPS)
 
 
 def main(
@@ -55,20 +59,17 @@ def main(
     datasets = {"as they are": digits, "whitened": whitened}
     # Smoothed alike for all, and by so little that it does not matter.
     network = gf.Dense((65, 16, 16, 1), key=jax.random.key(0), activation=gf.ReLU(1e-3))
-    sizes = step_sizes()
-    ts = np.append(0, np.cumsum(np.sum(sizes, axis=1)))
+    ts = clock()
     keys = jax.random.split(jax.random.key(1), seeds)
     results = {}
     for loss in losses:
         for data, dataset in datasets.items():
             problem = gf.Problem(dataset, losses[loss])
             runs = {"flow": flow(problem, network, ts, WEIGHT_DECAY)}
-            of_batches = sgd(
-                problem, network, jnp.asarray(sizes), jnp.asarray(batches), keys
-            )
-            for i, batch in enumerate(batches):
+            for batch in batches:
                 name = "descent" if batch == dataset.num_samples else f"SGD, {batch}"
-                runs[name] = {k: np.asarray(v[i]) for k, v in of_batches.items()}
+                values = sgd(problem, network, batch, keys)
+                runs[name] = {k: np.asarray(v) for k, v in values.items()}
             results[loss, data] = runs
             _print(f"{loss}, images {data}", runs)
     rests = {
@@ -131,55 +132,38 @@ def flow(problem, network, ts, weight_decay):
     return {k: np.asarray(v)[None] for k, v in run.observables["measures"].items()}
 
 
-def step_sizes():
-    """One for each step, one row for each save: constant, then decaying."""
-    count = round(TIME / STEP / SAVES) * SAVES
-    decaying = STEP * DECAY ** -np.linspace(0, 1, count)
-    return np.append(np.full(count, STEP), decaying).reshape(2 * SAVES, -1)
+def clock():
+    """The time of the start and of each save."""
+    sizes = SCHEDULE(np.arange(2 * STEPS))
+    return np.append(0, np.cumsum(sizes))[:: STEPS // SAVES]
 
 
 @eqx.filter_jit
-def sgd(problem, network, sizes, batches, keys):
-    """SGD for several sizes of the minibatches and several seeds.
+def sgd(problem, network, batch, keys):
+    """The measures along SGD, for several seeds.
 
-    A step goes down the loss of the minibatch times $N$ over its size, plus the weight
-    decay: on average that is the gradient of the flow, and a step of size h takes a
-    time h.
+    Every minibatch is drawn on its own, not in epochs, in which most of the noise
+    cancels. On average a step of size h goes down the gradient of the flow, and takes
+    a time h.
     """
-    count = problem.dataset.num_samples
+    # A batch of all samples is to have each of them once.
+    replacement = batch < problem.dataset.num_samples
 
-    def run(batch, key):
-        def take_step(weights, key_and_size):
-            key, size = key_and_size
-            is_drawn = jax.random.permutation(key, count) < batch
-            factors = jnp.where(is_drawn, count / batch, 0)[:, None]
-            gradient = problem.pullback(
-                network.with_weights,
-                weights,
-                lambda outputs: factors * problem.slopes(outputs),
-            )
+    def run(key):
+        trajectory = gf.descend(
+            problem,
+            optax.sgd(SCHEDULE),
+            network,
+            2 * STEPS,
+            flow=gf.GradientFlow(WEIGHT_DECAY),
+            sampler=gf.Minibatches(batch, key=key, replacement=replacement),
+            save_steps=np.arange(0, 2 * STEPS + 1, STEPS // SAVES),
+            observe={"measures": eqx.Partial(measures, weight_decay=WEIGHT_DECAY)},
+            save_networks=False,
+        )
+        return trajectory.observables["measures"]
 
-            def move(w, g):
-                return w - size * (g + 2 * WEIGHT_DECAY * w)
-
-            return jax.tree.map(move, weights, gradient), None
-
-        def advance_and_save(weights, key_and_row):
-            key, row = key_and_row
-            steps = (jax.random.split(key, len(row)), row)
-            weights, _ = jax.lax.scan(take_step, weights, steps)
-            return weights, measure(weights)
-
-        def measure(weights):
-            return measures(problem, network.with_weights(weights), WEIGHT_DECAY)
-
-        rows = (jax.random.split(key, len(sizes)), sizes)
-        _, along = jax.lax.scan(advance_and_save, network.weights, rows)
-        start = measure(network.weights)
-        return jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), start, along)
-
-    of_seeds = jax.vmap(run, in_axes=(None, 0))
-    return jax.vmap(of_seeds, in_axes=(0, None))(batches, keys)
+    return jax.vmap(run)(keys)
 
 
 SHOWN = ("spread of the margins", "sample residual", "NC1", "rest")
