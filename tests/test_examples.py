@@ -362,3 +362,16 @@ def test_label_noise_measures():
     measured = example.sensitivity(gf.GradientFlow())(problem, network)
     kernel = gf.analysis.tangent_kernel(problem, network)[:, 0, :, 0]
     np.testing.assert_allclose(measured["T"], np.trace(kernel), rtol=1e-12)
+
+
+def test_langevin(tmp_path, capsys):
+    """Few paths, not for long: in the second well there are some already."""
+    example = _module("langevin")
+    ab, norms = example.main(tmp_path, paths=60, times=np.array([0.0, 2.0, 8.0]))
+    assert ab.shape == (60, 3, 2)
+    assert 0.05 < np.mean(np.sum(ab[:, -1], axis=-1) < 0) < 0.4
+    # The norm has forgotten the start, in the weights and in polar coordinates.
+    means = {name: np.mean(norm) for name, (norm, _) in norms.items()}
+    assert means["weights"] > means["ρ and V"] + 0.1
+    assert "Boltzmann" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["langevin.png"]

@@ -221,15 +221,14 @@ def descents(problem, start, step, delta, flow, t, number):
     return [np.asarray(w) for w in weights]
 
 
-@pytest.mark.parametrize("flow", [gf.GradientFlow(0.02), gf.LagrangeFlow(0.02)])
-def test_label_noise_is_the_limit_of_descent(flow):
+def test_label_noise_is_the_limit_of_descent():
     """Means over the noise differ by the order of the step: by a fourth for a fourth of
     the step and twice the noise, to which the same flow belongs."""
     prob = regression([[1.0, 0.2], [-0.3, 0.8], [0.4, -0.9]], [1.0, -0.5, 0.3])
     start = gf.Dense.from_weights(
         (jnp.array([[1.2, 0.4], [-0.5, 0.9]]), jnp.array([[0.6, -0.7]])), gf.ReLU(0.3)
     )
-    t, number, step, delta = 3.0, 2000, 0.15, 0.5
+    flow, t, number, step, delta = gf.LagrangeFlow(0.02), 3.0, 2000, 0.15, 0.5
     noisy = samples(
         prob,
         lambda key: gf.LabelNoiseFlow(delta, step, flow, key=key),
