@@ -155,6 +155,7 @@ def solve(
         _check_solver(flow, solver)
     if solver is None:
         solver = _default_solver(flow, network)
+    given = network
     adjustable, network = regularise(network, smoothing, default=3 * rtol)
     conditions = as_conditions(until)
     names = [describe(condition) for condition in conditions]
@@ -181,7 +182,8 @@ def solve(
     flow = numbers_to_arrays(flow, dtype)
     if isinstance(flow, AbstractStochasticFlow):
         times = jnp.concatenate([t0[None], ts, t1[None]])
-        noise_steps = steps_of_noise(times, problem, flow, adjustable)
+        # Without smoothing, so that the noise is the same at every tolerance.
+        noise_steps = steps_of_noise(times, problem, flow, given)
         settings = dataclasses.replace(settings, noise_steps=noise_steps)
     observables = floats_to_arrays(observe, dtype)
     conditions = floats_to_arrays(conditions, dtype)

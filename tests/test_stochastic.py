@@ -411,3 +411,17 @@ def test_what_is_not_allowed(unchecked_types):
         gf.descend(problem(), 0.1, network(), 10, flow=langevin)
     with pytest.raises(ValueError, match="`flow`: .*noise"):
         gf.compare(problem(), network(), 1.0, [0.1], flow=langevin)
+
+
+def test_same_noise_at_every_tolerance():
+    """Of an exact network too, which is smoothed by the tolerance."""
+    start = network(activation=gf.ReLU())
+    flow = gf.LangevinFlow(0.02, key=jax.random.key(0))
+    fine, coarse = (
+        gf.solve(problem(), flow, start, 1.0, rtol=rtol, observe={})
+        for rtol in (1e-4, 3e-2)
+    )
+    other = gf.LangevinFlow(0.02, key=jax.random.key(1))
+    other = gf.solve(problem(), other, start, 1.0, rtol=3e-2, observe={})
+    apart = gf.analysis.relative_distance(coarse.final, fine.final)
+    assert apart < 0.1 * gf.analysis.relative_distance(other.final, fine.final)

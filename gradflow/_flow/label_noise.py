@@ -115,7 +115,8 @@ LabelNoiseFlow.__init__.__doc__ = r"""**Arguments:**
 - `delta`: $\delta \ge 0$.
 - `step`: the step $h > 0$ of the descent, its learning rate.
 - `flow`: any flow without a clock.
-- `key`: the random key. The same key and the same saved times have the same noise.
+- `key`: the random key. Runs from the same start with the same saved times have the
+    same noise, whatever their tolerance.
 
 **Raises:** `ValueError` for a `flow` that does not fit, and for other losses and labels
 than `LabelNoise` takes.

@@ -64,7 +64,8 @@ LangevinFlow.__init__.__doc__ = r"""**Arguments:**
 
 - `temperature`: $T \ge 0$.
 - `flow`: any flow without a clock, in coordinates with the Euclidean metric.
-- `key`: the random key. The same key and the same saved times have the same noise.
+- `key`: the random key. Runs from the same start with the same saved times have the
+    same noise, whatever their tolerance.
 
 **Raises:** `ValueError` for a negative `temperature` and a `flow` that does not fit.
 """
