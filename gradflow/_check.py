@@ -33,6 +33,11 @@ def check_nonnegative(name: str, value: PerLayer) -> None:
         raise ValueError(f"`{name}` must not be negative, got {value}.")
 
 
+def check_positive_integer(name: str, value: Any) -> None:
+    if not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"`{name}` must be a positive integer, got {value!r}.")
+
+
 def check_instance(name: str, value: Any, kind: type) -> None:
     """Raises a `ValueError` for anything but an instance: for a class too, where its
     brackets were forgotten."""

@@ -13,6 +13,7 @@ from ._check import (
     check_finite,
     check_instance,
     check_positive,
+    check_positive_integer,
     check_scalar,
     is_concrete,
 )
@@ -75,8 +76,7 @@ def compare(
     check_positive("t1", t1)
     check_finite("tolerance", tolerance)
     check_positive("tolerance", tolerance)
-    if not isinstance(saves, (int, np.integer)) or saves < 1:
-        raise ValueError(f"`saves` must be a positive integer, got {saves!r}.")
+    check_positive_integer("saves", saves)
     if not is_concrete((network, t1, learning_rates)):
         raise ValueError(
             "`compare` has shapes that depend on values: call it outside of `jit`."

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from ._check import (
     check_instance,
     check_positive,
+    check_positive_integer,
     check_precision,
     check_scalar,
     is_concrete,
@@ -115,8 +116,7 @@ def descend(
     problem.check(network)
     dtype = network.weights[0].dtype
     check_precision(dtype)
-    if not isinstance(steps, (int, np.integer)) or steps < 1:
-        raise ValueError(f"`steps` must be a positive integer, got {steps!r}.")
+    check_positive_integer("steps", steps)
     if isinstance(optimiser, (int, float, np.number, jax.Array)):
         check_scalar("optimiser", optimiser)
         check_positive("optimiser", optimiser)

@@ -6,10 +6,9 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ._check import check_instance
+from ._check import check_instance, check_positive_integer
 from ._loss import AbstractLoss
 from ._network import AbstractNetwork
 from ._types import RealScalarLike, Weights
@@ -27,13 +26,8 @@ class Problem(eqx.Module):
         check_instance("dataset", self.dataset, Dataset)
         check_instance("loss", self.loss, AbstractLoss)
         self.loss.check(self.dataset)
-        population = self.population
-        if population is not None and (
-            not isinstance(population, (int, np.integer)) or population < 1
-        ):
-            raise ValueError(
-                f"`population` must be a positive integer, got {population!r}."
-            )
+        if self.population is not None:
+            check_positive_integer("population", self.population)
 
     def batch(self, indices: Int[Array, " batch"]) -> "Problem":
         """The problem of some of the samples, whose loss estimates this one's.

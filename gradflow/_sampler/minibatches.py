@@ -4,9 +4,9 @@ import equinox as eqx
 import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray
 
+from .._check import check_positive_integer
 from .._problem import Problem
 from .base import AbstractSampler
 
@@ -39,8 +39,7 @@ class Minibatches(AbstractSampler[_Drawn]):
     replacement: bool = eqx.field(static=True, default=False, kw_only=True)
 
     def __check_init__(self):
-        if not isinstance(self.size, (int, np.integer)) or self.size < 1:
-            raise ValueError(f"`size` must be a positive integer, got {self.size!r}.")
+        check_positive_integer("size", self.size)
 
     def init(self, problem: Problem) -> _Drawn:
         count = problem.dataset.num_samples

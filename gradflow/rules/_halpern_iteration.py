@@ -6,9 +6,9 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from .._check import check_positive_integer
 from .._tree import tree_norm
 from .._types import RealScalarLike, Schedule
 from ._halpern import as_anchor, as_decay
@@ -68,8 +68,7 @@ def halpern_iteration(
         F. Lieder: On the convergence rate of the Halpern-iteration. Optimization
         Letters 15 (2021); for the bound.
     """
-    if not isinstance(steps, (int, np.integer)) or steps < 1:
-        raise ValueError(f"`steps` must be a positive integer, got {steps!r}.")
+    check_positive_integer("steps", steps)
     decay = as_decay(decay)
     start = jax.tree.map(jnp.asarray, start)
     dtypes = {str(w.dtype) for w in jax.tree.leaves(start)}

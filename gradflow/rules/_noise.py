@@ -8,7 +8,12 @@ import numpy as np
 import optax
 from jaxtyping import Array, Int, PRNGKeyArray
 
-from .._check import check_nonnegative, check_positive, check_scalar
+from .._check import (
+    check_nonnegative,
+    check_positive,
+    check_positive_integer,
+    check_scalar,
+)
 from .._types import RealScalarLike
 from ._wrap import check_params, is_bare
 
@@ -51,8 +56,7 @@ def kicks(
 
     **Raises:** `ValueError` for arguments that do not fit.
     """
-    if not isinstance(every, (int, np.integer)) or every < 1:
-        raise ValueError(f"`every` must be a positive integer, got {every!r}.")
+    check_positive_integer("every", every)
     if last is not None and not isinstance(last, (int, np.integer)):
         raise ValueError(f"`last` must be an integer or `None`, got {last!r}.")
     check_scalar("sigma", sigma)
