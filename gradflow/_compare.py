@@ -19,7 +19,7 @@ from ._check import (
 )
 from ._comparison import Comparison
 from ._descent import check_without_noise, descend
-from ._flow import AbstractClock, AbstractFlow, GradientFlow
+from ._flow import AbstractClock, AbstractFlow, GradientFlow, MomentumFlow
 from ._network import AbstractActivation, AbstractNetwork
 from ._observables import AbstractObservable, Point, Sharpness
 from ._problem import Problem
@@ -51,7 +51,8 @@ def compare(
     - `problem`, `network`: as in [`gradflow.solve`][].
     - `t1`: the final time. A descent ends with the last step that is not beyond it.
     - `learning_rates`: the step sizes $h$.
-    - `flow`: gives coordinates, weight decay and constraints; any flow without a clock.
+    - `flow`: gives coordinates, weight decay and constraints; any flow without a clock,
+        noise or momentum.
     - `saves`: about how many times to compare at, evenly spaced, beside the start.
     - `tolerance`: the relative distance from which on a descent has left the flow.
     - `rtol`: that of the flow's integration. The error that it leaves is estimated.
@@ -67,6 +68,12 @@ def compare(
     """
     check_instance("flow", flow, AbstractFlow)
     check_without_noise(flow)
+    if isinstance(flow, MomentumFlow):
+        raise ValueError(
+            "`flow`: gradient descent with momentum takes other steps, and is stable "
+            "for others, than what is compared here. Give its optimiser to "
+            f"`gradflow.descend`. The flow inside is {flow.flow}."
+        )
     if isinstance(flow, AbstractClock):
         raise ValueError(
             "`flow` has a clock, whose time is not that of the steps of gradient "

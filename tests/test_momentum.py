@@ -167,6 +167,8 @@ def test_what_is_not_allowed(unchecked_types):
         gf.MomentumFlow(0.1, gf.MomentumFlow(0.1))
     with pytest.raises(ValueError, match="MomentumFlow depends on the physical time"):
         gf.LogTime(gf.MomentumFlow(0.1))
+    with pytest.raises(ValueError, match="`flow`: gradient descent with momentum"):
+        gf.compare(problem(), network(), 1.0, [0.1], flow=gf.MomentumFlow(0.1))
     with pytest.raises(ValueError, match="`flow`: the law of motion.*Euclidean"):
         gf.solve(
             problem(), gf.MomentumFlow(0.1, gf.PolarGradientFlow()), network(), 1.0

@@ -29,7 +29,8 @@ class BrownianTree(diffrax.AbstractBrownianPath):
     N(0, \ell / 12)$.
 
     `diffrax.VirtualBrownianTree` can be asked for any times, and halves the whole run
-    down to the shortest step for each.
+    down to the shortest step for each. Measured for 1,056 weights: 3.5 and 5.2 ms an
+    increment with 20 and 30 levels, here 0.3, 0.5 and 1 ms with 1, 3 and 6.
     """
 
     steps: DyadicSteps
