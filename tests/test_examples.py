@@ -89,7 +89,7 @@ def test_neural_collapse(tmp_path, capsys, loss):
 
 def test_sgd_and_flow(tmp_path, capsys):
     example = _module("sgd_and_flow")
-    results = example.main(tmp_path, steps=(5e-3,), seeds=2)
+    results = example.main(tmp_path, steps=(1e-2,), seeds=2)
     printed = capsys.readouterr().out
     residual, rank = "residual", "distance to rank one"
     (_, flow), (_, sgd) = results["digits"].values()
@@ -300,8 +300,10 @@ def test_number_of_features(tmp_path, capsys):
 
 
 def test_norm_minimising_descent(tmp_path, capsys):
-    """Two seeds, and not for long."""
+    """Two seeds, three rules, and not for long."""
     example = _module("norm_minimising_descent")
+    for name in ("weight decay", "n^-1/2"):
+        del example.RULES[name]
     two, four = (example.Escape(n, 3.0, 1.0, 1e-3, 600) for n in (2, 4))
     runs, flows, left = example.main(
         tmp_path,
