@@ -1,10 +1,18 @@
+import gc
 import itertools
 import os
 from pathlib import Path
 
+# There is a worker for each core, and matrices are small: OpenBLAS's threads would wait
+# for those of the other workers. Four of the examples take 51 s in place of 62 to 64.
+# It looks at this where NumPy is imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import jax
 import pytest
 
+# Tracing makes many objects and little garbage, for which Python looks after each 700.
+gc.set_threshold(50_000, 20, 20)
 os.environ.setdefault("MPLBACKEND", "Agg")
 # Compiling is most of what the tests do. It takes half the time with XLA's older
 # emitters, and 30 % less again without LLVM's optimisations. `XLA_FLAGS= pytest` goes

@@ -282,13 +282,13 @@ def test_time_of_growth(layers):
 @pytest.mark.parametrize(
     "loss, clock, t1",
     [
-        (gf.ExponentialLoss(), gf.LossTime, 1e9),
-        (gf.LogisticLoss(), gf.LogTime, 1.6e7),
-        (gf.LogisticLoss("mean"), gf.LossTime, 1e9),
+        (gf.ExponentialLoss(), gf.LossTime, 2e8),
+        (gf.LogisticLoss(), gf.LogTime, 5.6e6),
+        (gf.LogisticLoss("mean"), gf.LossTime, 2e8),
     ],
 )
 def test_linear_network_becomes_the_support_vector_machine(loss, clock, t1):
-    problem = digits_problem(30, loss)
+    problem = digits_problem(10, loss)
     svm = gf.analysis.hard_margin_svm(problem.dataset)
     for seed, norm in ((0, 1e-3), (1, 1.0), (2, 50.0)):
         run = gf.solve(
@@ -310,7 +310,7 @@ def test_linear_network_becomes_the_support_vector_machine(loss, clock, t1):
     "flow, log_t",
     [
         (gf.GradientFlow(), 500.0),
-        (gf.LagrangeFlow(), 60.0),
+        (gf.LagrangeFlow(), 40.0),
         (gf.WeightNormFlow(), 100.0),
     ],
     ids=["gradient", "lagrange", "weight_norm"],
@@ -401,10 +401,10 @@ def test_equilibrium_of_two_layers(flow):
 
 
 def test_less_decay_comes_nearer_to_the_largest_margin():
-    problem = digits_problem(10, gf.ExponentialLoss())
+    problem = digits_problem(5, gf.ExponentialLoss())
     svm = gf.analysis.hard_margin_svm(problem.dataset)
     distances = []
-    for decay in (1e-2, 1e-20, 1e-120):
+    for decay in (1e-2, 1e-14, 1e-60):
         run = gf.solve(
             problem,
             gf.LogTime(gf.LagrangeFlow(weight_decay=decay)),

@@ -42,7 +42,8 @@ def test_the_true_error_is_about_the_estimate(problem, activation):
         trajectory = solve(problem, start, rtol=1e-3, error=True)
         assert trajectory.error is not None
         estimated.append(trajectory.error)
-        tight = solve(problem, start, rtol=1e-7)
+        # Its own error is a hundredth of what is measured, and hard kinks cost steps.
+        tight = solve(problem, start, rtol=1e-5)
         true.append(distances(trajectory, tight))
     true, estimated = np.stack(true), np.stack(estimated)
     np.testing.assert_array_equal(estimated[:, 0], 0)

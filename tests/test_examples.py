@@ -300,8 +300,10 @@ def test_number_of_features(tmp_path, capsys):
 
 
 def test_norm_minimising_descent(tmp_path, capsys):
-    """Two seeds, and not for long."""
+    """Two seeds, three rules, and not for long."""
     example = _module("norm_minimising_descent")
+    for name in ("weight decay", "n^-1/2"):
+        del example.RULES[name]
     two, four = (example.Escape(n, 3.0, 1.0, 1e-3, 600) for n in (2, 4))
     runs, flows, left = example.main(
         tmp_path,

@@ -37,7 +37,7 @@ def test_hope():
 def solve_in_loss_time(**options):
     """Two layers, whose norms grow exponentially."""
     return gf.solve(
-        gf.Problem(gf.datasets.digits(per_class=5), gf.ExponentialLoss()),
+        gf.Problem(gf.datasets.digits(per_class=2), gf.ExponentialLoss()),
         gf.LossTime(gf.GradientFlow()),
         gf.Dense((65, 4, 1), key=jax.random.key(0), norm=1.0),
         1e4,
