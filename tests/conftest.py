@@ -1,4 +1,3 @@
-import gc
 import itertools
 import os
 from pathlib import Path
@@ -11,8 +10,6 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import jax
 import pytest
 
-# Tracing makes many objects and little garbage, for which Python looks after each 700.
-gc.set_threshold(50_000, 20, 20)
 os.environ.setdefault("MPLBACKEND", "Agg")
 # Compiling is most of what the tests do. It takes half the time with XLA's older
 # emitters, and 30 % less again without LLVM's optimisations. `XLA_FLAGS= pytest` goes
