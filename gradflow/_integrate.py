@@ -73,7 +73,7 @@ class Settings(eqx.Module):
     max_steps: int
     progress: bool
     save_networks: bool
-    noise_steps: DyadicSteps | None = None
+    noise_steps: DyadicSteps | None
 
 
 @eqx.filter_jit

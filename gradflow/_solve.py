@@ -151,15 +151,21 @@ def solve(
         )
     if max_steps < 1:
         raise ValueError(f"`max_steps` must be at least 1, got {max_steps}.")
-    if solver is not None:
-        _check_solver(flow, solver)
     if solver is None:
         solver = _default_solver(flow, network)
+    else:
+        _check_solver(flow, solver)
     given = network
     adjustable, network = regularise(network, smoothing, default=3 * rtol)
     conditions = as_conditions(until)
     names = [describe(condition) for condition in conditions]
     observe = as_observables(observe, problem, flow)
+    flow = numbers_to_arrays(flow, dtype)
+    noise_steps = None
+    if isinstance(flow, AbstractStochasticFlow):
+        times = jnp.concatenate([t0[None], ts, t1[None]])
+        # Without smoothing, so that the noise is the same at every tolerance.
+        noise_steps = steps_of_noise(times, problem, flow, given)
 
     def array(x: RealScalarLike) -> Float[Array, ""]:
         return jnp.asarray(x, dtype)
@@ -178,13 +184,8 @@ def solve(
         max_steps=max_steps,
         progress=progress,
         save_networks=save_networks or error,
+        noise_steps=noise_steps,
     )
-    flow = numbers_to_arrays(flow, dtype)
-    if isinstance(flow, AbstractStochasticFlow):
-        times = jnp.concatenate([t0[None], ts, t1[None]])
-        # Without smoothing, so that the noise is the same at every tolerance.
-        noise_steps = steps_of_noise(times, problem, flow, given)
-        settings = dataclasses.replace(settings, noise_steps=noise_steps)
     observables = floats_to_arrays(observe, dtype)
     conditions = floats_to_arrays(conditions, dtype)
     run = integrate(problem, flow, adjustable, observables, conditions, settings)

@@ -38,6 +38,19 @@ def problem(seed=0, loss=None):
     return gf.Problem(dataset(seed), gf.SquareLoss() if loss is None else loss)
 
 
+def regression(inputs, targets):
+    """The squares of what is left of real targets."""
+    dataset = gf.Dataset(np.array(inputs), np.array(targets), regression=True)
+    return gf.Problem(dataset, gf.SquareLoss())
+
+
+def linear(*weights):
+    """A linear network of these weights, first layer first."""
+    return gf.Dense.from_weights(
+        tuple(jnp.asarray(w, float) for w in weights), gf.Identity()
+    )
+
+
 def network(seed=1, norms=(0.8, 1.25), activation=None):
     """Unequal norms, so that flows that move them to the last layer have to."""
     rng = np.random.default_rng(100 + seed)

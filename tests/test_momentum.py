@@ -10,16 +10,7 @@ from scipy.integrate import solve_ivp
 import gradflow as gf
 from cases import unchecked_types as unchecked_types
 from gradflow._observables import Point
-from small import network, problem
-
-
-def regression(inputs, targets):
-    dataset = gf.Dataset(np.array(inputs), np.array(targets), regression=True)
-    return gf.Problem(dataset, gf.SquareLoss())
-
-
-def linear(*weights):
-    return gf.Dense.from_weights(tuple(jnp.asarray(w) for w in weights), gf.Identity())
+from small import linear, network, problem, regression
 
 
 @pytest.mark.parametrize("friction", [0.0, 0.6, 8.0])

@@ -11,20 +11,7 @@ import pytest
 
 import gradflow as gf
 from cases import unchecked_types as unchecked_types
-from small import network, problem
-
-
-def regression(inputs, targets):
-    return gf.Problem(
-        gf.Dataset(np.array(inputs), np.array(targets), regression=True),
-        gf.SquareLoss(),
-    )
-
-
-def linear(*weights):
-    return gf.Dense.from_weights(
-        tuple(jnp.asarray(w, float) for w in weights), gf.Identity()
-    )
+from small import linear, network, problem, regression
 
 
 def samples(problem, flow_of, start, ts, number, rtol=3e-2):
