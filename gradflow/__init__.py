@@ -10,7 +10,7 @@ from ._compare import compare as compare
 from ._comparison import Comparison as Comparison
 from ._critical_point import CriticalPoint as CriticalPoint
 from ._default_observables import default_observables as default_observables
-from ._descent import descend as descend
+from ._descend import descend as descend
 from ._flow import AbstractClock as AbstractClock
 from ._flow import AbstractFlow as AbstractFlow
 from ._flow import AbstractPhysicalFlow as AbstractPhysicalFlow

@@ -18,7 +18,7 @@ from ._check import (
     is_concrete,
 )
 from ._comparison import Comparison
-from ._descent import check_without_noise, descend
+from ._descend import check_without_noise, descend
 from ._flow import AbstractClock, AbstractFlow, GradientFlow, MomentumFlow
 from ._network import AbstractActivation, AbstractNetwork
 from ._observables import AbstractObservable, Point, Sharpness

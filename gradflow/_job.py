@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ._descent import descend
+from ._descend import descend
 from ._flow import AbstractFlow
 from ._network import AbstractNetwork
 from ._problem import Problem

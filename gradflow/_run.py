@@ -1,39 +1,22 @@
 """What integration and descent have in common: from raw arrays to a trajectory."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Float
 
 from ._check import is_concrete
 from ._flow import AbstractFlow
 from ._network import AbstractNetwork
 from ._observables import Point, check_measured, measure
 from ._problem import Problem
+from ._process import End, Rows
 from ._results import RESULTS, SolveError, explain, is_okay
 from ._trajectory import Trajectory
 from ._types import State, Weights
-
-
-class Run(eqx.Module):
-    """The arrays of a run: rows at the saved times, and the point where it ended. Rows
-    that were not reached have the time `inf`."""
-
-    ts: Float[Array, " rows"]
-    log_ts: Float[Array, " rows"]
-    weights: Weights | None
-    observables: dict[str, PyTree[Array]]
-    t_end: Float[Array, ""]
-    end: State
-    final: Weights
-    result: RESULTS
-    conditions_met: tuple[Bool[Array, ""], ...]
-    stats: dict[str, Any]
 
 
 @eqx.filter_jit
@@ -67,7 +50,8 @@ def measure_row(
 
 
 def finish(
-    run: Run,
+    rows: Rows,
+    end: End,
     network: AbstractNetwork,
     *,
     names: Sequence[str],
@@ -75,22 +59,22 @@ def finish(
     error: Float[Array, " rows"] | None = None,
 ) -> Trajectory:
     """Makes a trajectory, and raises a failure if it is to be raised."""
-    concrete = is_concrete(run)
-    result, ts = run.result, run.ts
+    concrete = is_concrete((rows, end))
+    result, ts = end.result, rows.ts
     if throw and not concrete:
         ts = result.error_if(ts, ~is_okay(result))
     stopped_by = None
     if concrete:
-        met = [n for n, is_met in zip(names, run.conditions_met, strict=True) if is_met]
+        met = [n for n, is_met in zip(names, end.conditions_met, strict=True) if is_met]
         stopped_by = met[0] if met else None
     trajectory = Trajectory(
         ts=ts,
-        log_ts=run.log_ts,
-        networks=None if run.weights is None else network.with_weights(run.weights),
-        final=network.with_weights(run.final),
-        observables=run.observables,
+        log_ts=rows.log_ts,
+        networks=None if rows.weights is None else network.with_weights(rows.weights),
+        final=network.with_weights(end.weights),
+        observables=rows.observables,
         result=result,
-        stats=run.stats,
+        stats=end.stats,
         error=error,
         stopped_by=stopped_by,
     )
@@ -100,25 +84,23 @@ def finish(
 
 
 def with_end_row(
-    run: Run,
+    rows: Rows,
+    end: End,
     row: Callable[[Float[Array, ""], State], tuple[Any, Weights | None, Any]],
-) -> Run:
+) -> Rows:
     """Appends the point where a run ended early, which no one had asked to save.
 
     Only outside of transformations: the number of rows depends on values.
     """
-    if not is_concrete(run) or run.result == RESULTS.successful:
-        return run
-    reached = int(np.sum(np.isfinite(run.ts)))
-    rows = (run.ts, run.log_ts, run.weights, run.observables)
+    if not is_concrete((rows, end)) or end.result == RESULTS.successful:
+        return rows
+    reached = int(rows.num_reached())
     rows = jax.tree.map(lambda x: x[:reached], rows)
-    if reached == 0 or run.ts[reached - 1] != run.t_end:
-        end = (run.t_end, *row(run.t_end, run.end))
-        rows = jax.tree.map(lambda x, y: jnp.concatenate([x, y[None]]), rows, end)
-    ts, log_ts, weights, observables = rows
-    return dataclasses.replace(
-        run, ts=ts, log_ts=log_ts, weights=weights, observables=observables
-    )
+    if reached > 0 and rows.ts[reached - 1] == end.t:
+        return rows
+    last = (end.t, *row(end.t, end.state))
+    leaves = (rows.ts, rows.log_ts, rows.weights, rows.observables)
+    return Rows(*jax.tree.map(lambda x, y: jnp.concatenate([x, y[None]]), leaves, last))
 
 
 def floats_to_arrays(tree: Any, dtype: Any) -> Any:

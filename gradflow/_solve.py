@@ -20,17 +20,18 @@ from ._check import (
 from ._default_observables import as_observables
 from ._error import distance_from_coarser_run
 from ._flow import AbstractFlow, AbstractStochasticFlow, MomentumFlow
-from ._integrate import Settings, integrate
+from ._integration import Integration
 from ._network import AbstractNetwork, has_kinks, regularise
 from ._noise import steps_of_noise
 from ._problem import Problem
+from ._process import at_once
 from ._run import (
     finish,
     floats_to_arrays,
-    measure_row,
     numbers_to_arrays,
     with_end_row,
 )
+from ._settings import Settings
 from ._solver import RKC, RKC3, AbstractStabilised, has_forced_floor
 from ._trajectory import Trajectory
 from ._types import Observable, RealScalarLike
@@ -186,23 +187,22 @@ def solve(
         save_networks=save_networks or error,
         noise_steps=noise_steps,
     )
-    observables = floats_to_arrays(observe, dtype)
-    conditions = floats_to_arrays(conditions, dtype)
-    run = integrate(problem, flow, adjustable, observables, conditions, settings)
-    run = with_end_row(
-        run,
-        lambda t, state: measure_row(
-            problem, flow, adjustable, observables, settings.save_networks, t, state
-        ),
+    integration = Integration(
+        problem=problem,
+        flow=flow,
+        network=adjustable,
+        observables=floats_to_arrays(observe, dtype),
+        conditions=floats_to_arrays(conditions, dtype),
+        settings=settings,
     )
+    rows, end = at_once(integration)
+    rows = with_end_row(rows, end, integration.row)
     estimate = None
     if error:
-        estimate = distance_from_coarser_run(
-            run, problem, flow, adjustable, observables, settings
-        )
+        estimate = distance_from_coarser_run(rows, end, integration)
         if not save_networks:
-            run = dataclasses.replace(run, weights=None)
-    return finish(run, network, names=names, throw=throw, error=estimate)
+            rows = dataclasses.replace(rows, weights=None)
+    return finish(rows, end, network, names=names, throw=throw, error=estimate)
 
 
 def _default_solver(

@@ -3,6 +3,7 @@ from .brownian import BrownianTree as BrownianTree
 from .cost import num_evaluations as num_evaluations
 from .dyadic import DyadicSteps as DyadicSteps
 from .on_steps import OnSteps as OnSteps
+from .pausing import pausing as pausing
 from .projected import Projected as Projected
 from .report import Reporting as Reporting
 from .report import Tallying as Tallying

@@ -1,0 +1,287 @@
+"""Integration of a flow, step by step."""
+
+from typing import Any
+
+import diffrax
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from ._end_of_path import end_of_path
+from ._equation import Coordinates, coordinates, equation, events, initial
+from ._flow import AbstractClock, AbstractFlow
+from ._network import AbstractNetwork, smoothing_of
+from ._problem import Problem
+from ._process import AbstractPosition, AbstractProcess, End, Rows
+from ._results import RESULTS
+from ._run import measure_row
+from ._settings import Settings
+from ._solver import num_evaluations, pausing
+from ._types import State
+
+
+class IntegrationPosition(AbstractPosition):
+    """Where an integration is: what diffrax has in its loop, and counts."""
+
+    t: Float[Array, ""]
+    t_next: Float[Array, ""]
+    vector: Float[Array, " P"]
+    solver_state: Any
+    controller_state: Any
+    made_jump: bool | Bool[Array, ""]
+    timescale: Float[Array, ""]
+    num_rows: Int[Array, ""]
+    num_steps: Int[Array, ""]
+    num_accepted_steps: Int[Array, ""]
+    result: RESULTS
+    events: tuple[Bool[Array, ""], ...]
+    has_ended: Bool[Array, ""]
+
+
+class Integration(AbstractProcess[IntegrationPosition]):
+    """The integration of `flow` from `network`."""
+
+    problem: Problem
+    flow: AbstractFlow
+    network: AbstractNetwork
+    observables: dict[str, Any]
+    conditions: tuple[Any, ...]
+    settings: Settings
+
+    @property
+    def total_rows(self) -> int:
+        return self.settings.ts.shape[0]
+
+    @property
+    def total_steps(self) -> Int[Array, ""]:
+        return jnp.asarray(self.settings.max_steps, jnp.int32)
+
+    def start(self) -> IntegrationPosition:
+        t0, t1 = self.settings.t0, self.settings.t1
+        vector, timescale, is_finite = initial(
+            self.problem, self.flow, self.network, t0
+        )
+        at = self._coordinates(timescale)
+        parts = self._equation(at)
+        controller = parts.controller.wrap(jnp.asarray(1))
+        t_next, controller_state = controller.init(
+            parts.terms,
+            t0,
+            t1,
+            vector,
+            parts.dt0,
+            None,
+            parts.solver.func,
+            parts.solver.error_order(parts.terms),
+        )
+        t_next = jnp.minimum(jnp.asarray(t_next, t1.dtype), t1)
+        solver_state = parts.solver.init(parts.terms, t0, t_next, vector, None)
+        zero, never = jnp.asarray(0, jnp.int32), jnp.asarray(False)
+        result = RESULTS.where(
+            is_finite,
+            RESULTS.successful,  # pyright: ignore[reportArgumentType]
+            RESULTS.nonfinite_state,
+        )
+        return IntegrationPosition(
+            t=t0,
+            t_next=t_next,
+            vector=vector,
+            solver_state=solver_state,
+            controller_state=controller_state,
+            made_jump=False,
+            timescale=timescale,
+            num_rows=zero,
+            num_steps=zero,
+            num_accepted_steps=zero,
+            result=result,
+            events=(never,) * (2 + len(self.conditions)),
+            has_ended=~is_finite,
+        )
+
+    def advance(
+        self, position: IntegrationPosition, num_rows: int, num_steps: Int[Array, ""]
+    ) -> tuple[IntegrationPosition, Rows]:
+        settings = self.settings
+        at = self._coordinates(position.timescale)
+        parts = self._equation(at)
+        # diffrax believes in a time that is never reached, of which there are as many
+        # as are missing to `num_rows`.
+        never = _later_than(settings)
+        padded = jnp.append(settings.ts, jnp.full(num_rows, never))
+        ts = jax.lax.dynamic_slice_in_dim(padded, position.num_rows, num_rows)
+        is_last = ts[-1] >= settings.ts[-1]
+        controller = pausing(
+            parts.controller,
+            position.t_next,
+            end=jnp.where(is_last, settings.t1, ts[-1]),
+            num_steps=jnp.minimum(num_steps, self.total_steps - position.num_steps),
+        )
+
+        def has_ended(t, y, args, **kwargs) -> Bool[Array, ""]:
+            del t, y, args, kwargs
+            return position.has_ended
+
+        def measure(t, vector, args):
+            del args
+            return measure_row(
+                self.problem,
+                self.flow,
+                at.network_at(t),
+                self.observables,
+                settings.save_networks,
+                t,
+                at.unravel(vector),
+            )
+
+        solution = diffrax.diffeqsolve(
+            parts.terms,
+            parts.solver,
+            position.t,
+            never,
+            None,
+            position.vector,
+            saveat=diffrax.SaveAt(
+                subs={
+                    "end": diffrax.SubSaveAt(t1=True),
+                    "saved": diffrax.SubSaveAt(ts=ts, fn=measure),
+                },
+                solver_state=True,
+                controller_state=True,
+                made_jump=True,
+            ),
+            stepsize_controller=controller,
+            adjoint=settings.adjoint,
+            event=diffrax.Event(
+                (
+                    has_ended,
+                    *events(self.problem, at, self.conditions, settings.max_defect),
+                )
+            ),
+            max_steps=settings.max_steps,
+            throw=False,
+            progress_meter=diffrax.TqdmProgressMeter()
+            if settings.progress
+            else diffrax.NoProgressMeter(),
+            solver_state=position.solver_state,
+            controller_state=controller.first_state(position.controller_state),
+            made_jump=position.made_jump,
+        )
+        # The fields that were asked for above are there, whatever their declared types
+        # say.
+        saved_ts: Any = solution.ts
+        saved: Any = solution.ys
+        controller_state: Any = solution.controller_state
+        made_jump: Any = solution.made_jump
+        event_mask: Any = solution.event_mask
+        inner_state, t_next, _ = controller_state
+        t = saved_ts["end"][0]
+        rows = Rows(saved_ts["saved"], *saved["saved"])
+
+        def add(count: Int[Array, ""], name: str) -> Int[Array, ""]:
+            return count + jnp.asarray(solution.stats[name], count.dtype)
+
+        num_steps = add(position.num_steps, "num_steps")
+        happened = tuple(
+            before | now
+            for before, now in zip(position.events, event_mask[1:], strict=True)
+        )
+        result = RESULTS.promote(solution.result)
+        paused = (result == RESULTS.event_occurred) & ~jnp.any(jnp.stack(event_mask))
+        arrived = paused & (t >= settings.t1)
+        exhausted = paused & ~arrived & (num_steps >= self.total_steps)
+        good, gave_up = RESULTS.successful, RESULTS.max_steps_reached
+        result = RESULTS.where(paused, good, result)  # pyright: ignore
+        result = RESULTS.where(exhausted, gave_up, result)  # pyright: ignore
+        result = RESULTS.where(position.has_ended, position.result, result)
+        return IntegrationPosition(
+            t=t,
+            t_next=t_next,
+            vector=saved["end"][0],
+            solver_state=solution.solver_state,
+            controller_state=inner_state,
+            made_jump=made_jump,
+            timescale=position.timescale,
+            num_rows=position.num_rows + rows.num_reached().astype(jnp.int32),
+            num_steps=num_steps,
+            num_accepted_steps=add(position.num_accepted_steps, "num_accepted_steps"),
+            result=result,
+            events=happened,
+            has_ended=~paused | arrived | exhausted,
+        ), rows
+
+    def conclude(self, position: IntegrationPosition) -> End:
+        at = self._coordinates(position.timescale)
+        parts = self._equation(at)
+        solver_state = position.solver_state
+        is_off_spheres, stopped, *conditions_met = position.events
+        result = position.result
+        result = RESULTS.where(
+            result == RESULTS.nonfinite, RESULTS.nonfinite_state, result
+        )
+        result = RESULTS.where(is_off_spheres, RESULTS.left_spheres, result)
+        if parts.watches:
+            solver_state, watch = solver_state
+            chatters = watch.is_chattering() & (result == RESULTS.internal_error)
+            result = RESULTS.where(chatters, RESULTS.chattering, result)
+        tally: Any = None
+        if parts.reports:
+            _, tally = position.controller_state
+            hopeless = tally.outlook.is_hopeless() & (result == RESULTS.internal_error)
+            result = RESULTS.where(hopeless, RESULTS.too_stiff, result)
+        state: State = self.flow.project(at.unravel(position.vector))
+        if isinstance(self.flow, AbstractClock):
+            point = at.point_at(self.problem, position.t, state)
+            result = end_of_path(point, result, stopped)
+        num_steps = position.num_steps
+        stats: dict[str, Any] = {
+            "num_steps": num_steps,
+            "num_accepted_steps": position.num_accepted_steps,
+            "num_rejected_steps": num_steps - position.num_accepted_steps,
+            "max_drift": solver_state[1],
+            "smoothing": jnp.asarray(
+                smoothing_of(self.network), self.settings.t0.dtype
+            ),
+        }
+        if parts.reports:
+            stats["num_jvps"] = tally.num_jvps
+            # A Jacobian-vector product takes about as long as two gradients.
+            stats["num_gradients"] = tally.num_evaluations + 2 * tally.num_jvps
+            stats["spectral_radius"] = solver_state[0].radius.value
+        else:
+            stats["num_gradients"] = num_evaluations(self.settings.solver, num_steps)
+        return End(
+            t=position.t,
+            state=state,
+            weights=self.flow.weights(state),
+            result=result,
+            conditions_met=tuple(conditions_met),
+            stats=stats,
+        )
+
+    def row(self, t: Float[Array, ""], state: State) -> tuple[Any, Any, Any]:
+        """What is saved of one state."""
+        return measure_row(
+            self.problem,
+            self.flow,
+            self.network,
+            self.observables,
+            self.settings.save_networks,
+            t,
+            state,
+        )
+
+    def _coordinates(self, timescale: Float[Array, ""]) -> Coordinates:
+        return coordinates(self.flow, self.network, self.settings.t0, timescale)
+
+    def _equation(self, at: Coordinates):
+        return equation(
+            self.problem, at, self.settings, can_stop=len(self.conditions) > 0
+        )
+
+
+def _later_than(settings: Settings) -> Float[Array, ""]:
+    """A time after the run's end, so shortly that progress can be told by it, and so
+    late that diffrax does not take one for the other."""
+    span = settings.t1 - settings.t0
+    shortest = 1000 * jnp.finfo(span.dtype).eps * jnp.abs(settings.t1)
+    return settings.t1 + jnp.maximum(1e-3 * span, shortest)

@@ -1,0 +1,89 @@
+"""What integration and descent are alike in: they go from step to step, and can pause
+between any two."""
+
+import abc
+from typing import Any, Generic, TypeVar
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from ._results import RESULTS
+from ._types import State, Weights
+
+
+class Rows(eqx.Module):
+    """What is saved at times that a run has passed. Those that it has not reached are
+    `inf`."""
+
+    ts: Float[Array, " rows"]
+    log_ts: Float[Array, " rows"]
+    weights: Weights | None
+    observables: dict[str, PyTree[Array]]
+
+    def num_reached(self) -> Int[Array, ""]:
+        return jnp.sum(jnp.isfinite(self.ts))
+
+
+class End(eqx.Module):
+    """Where a run has come to, and how."""
+
+    t: Float[Array, ""]
+    state: State
+    weights: Weights
+    result: RESULTS
+    conditions_met: tuple[Bool[Array, ""], ...]
+    stats: dict[str, Any]
+
+
+class AbstractPosition(eqx.Module):
+    """Where a process is between two steps, with all that the next ones depend on."""
+
+    num_rows: eqx.AbstractVar[Int[Array, ""]]
+    """How many rows it has passed."""
+    num_steps: eqx.AbstractVar[Int[Array, ""]]
+    has_ended: eqx.AbstractVar[Bool[Array, ""]]
+
+
+P = TypeVar("P", bound=AbstractPosition)
+
+
+class AbstractProcess(eqx.Module, Generic[P]):
+    """A run that is yet to be made.
+
+    It can be made in one go or with pauses: these change no bit of what comes out, as
+    long as it is asked for the same number of rows at a time.
+    """
+
+    @abc.abstractmethod
+    def start(self) -> P:
+        """Where it begins."""
+
+    @abc.abstractmethod
+    def advance(
+        self, position: P, num_rows: int, num_steps: Int[Array, ""]
+    ) -> tuple[P, Rows]:
+        """Goes on from `position`, until the run ends, or `num_rows` rows are full, or
+        `num_steps` steps are made. From where the run has ended it goes nowhere."""
+
+    @abc.abstractmethod
+    def conclude(self, position: P) -> End:
+        """What there is to say about a run that has come to `position`."""
+
+    @property
+    @abc.abstractmethod
+    def total_rows(self) -> int:
+        """How many rows there are."""
+
+    @property
+    @abc.abstractmethod
+    def total_steps(self) -> Int[Array, ""]:
+        """How many steps it may make."""
+
+
+@eqx.filter_jit
+def at_once(process: AbstractProcess) -> tuple[Rows, End]:
+    """The whole run, as one program."""
+    start = process.start()
+    position, rows = process.advance(start, process.total_rows, process.total_steps)
+    return rows, process.conclude(position)
