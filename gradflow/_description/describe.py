@@ -95,25 +95,25 @@ def _set(values: frozenset[Any], path: Path) -> dict[str, Any]:
 
 def _array(value: Any, path: Path, arrays: Arrays) -> dict[str, Any]:
     name = array_name(path)
-    if isinstance(value, jax.Array):
-        if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
-            arrays[name] = np.asarray(jax.random.key_data(value))
-            return {"key": name, "impl": str(jax.random.key_impl(value))}
-        kind = "weak jax" if _is_from_number(value) else "jax"
-    else:
-        kind = "numpy" if isinstance(value, np.ndarray) else "numpy scalar"
+    if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+        arrays[name] = np.asarray(jax.random.key_data(value))
+        return {"key": name, "impl": str(jax.random.key_impl(value))}
     plain = np.asarray(value)
     if plain.dtype.kind not in "biufcSU":
         return _foreign(value)
     arrays[name] = plain
-    return {"array": name, "of": kind}
+    return {"array": name, "of": _kind(value, plain)}
 
 
-def _is_from_number(array: jax.Array) -> bool:
-    """Whether JAX makes the same of a Python number, with its weak type."""
-    if not array.weak_type or array.ndim > 0:
-        return False
-    return jnp.asarray(array.item()).dtype == array.dtype
+def _kind(value: Any, plain: np.ndarray) -> str:
+    if isinstance(value, np.ndarray):
+        return "numpy"
+    if not isinstance(value, jax.Array):
+        return "numpy scalar"
+    if value.weak_type and value.ndim == 0:
+        # As JAX makes it of a Python number, if it is of that dtype.
+        return "weak jax" if jnp.asarray(plain.item()).dtype == plain.dtype else "jax"
+    return "jax"
 
 
 def _foreign(value: Any) -> dict[str, Any]:
