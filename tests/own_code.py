@@ -25,10 +25,6 @@ def helper(x):
     return x + 1
 
 
-def helped(problem, network):
-    return helper(problem.value(network))
-
-
 def even(n):
     return n == 0 or odd(n - 1)
 

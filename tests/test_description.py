@@ -9,6 +9,7 @@ import math
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import diffrax
@@ -268,11 +269,7 @@ def test_no_class_is_forgotten():
 def test_every_float(x):
     back = there_and_back(x)
     assert type(back) is float
-    assert (
-        back.hex() == x.hex()
-        and math.copysign(1, back) == math.copysign(1, x)
-        or (math.isnan(x) and math.isnan(back))
-    )
+    assert back.hex() == x.hex()  # with the sign of zero
 
 
 PLAIN = st.recursive(
@@ -465,6 +462,17 @@ def test_what_is_used_of_a_module_of_the_users(monkeypatch):
     assert print_of(samples) == before
     monkeypatch.setattr(cases, "SAMPLES", cases.SAMPLES + 1)
     assert print_of(samples) != before
+
+
+def test_a_module_of_the_users_with_a_name_of_pythons(monkeypatch, tmp_path):
+    def measured(constant):
+        module = types.ModuleType("statistics")
+        module.__file__ = str(tmp_path / "statistics.py")
+        exec(f"def mean(x):\n    return {constant} * x", vars(module))
+        monkeypatch.setitem(sys.modules, "statistics", module)
+        return print_of(module.mean)
+
+    assert measured(1) != measured(2)
 
 
 def test_fingerprints_in_another_process():
@@ -694,11 +702,10 @@ def _contents(description):
             return [resolve(item) for item in node]
         if not isinstance(node, dict):
             return node
-        for tag in node.keys() & {"array", "key"}:
-            if isinstance(node[tag], str) and node[tag] in description.arrays:
-                array = description.arrays[node[tag]]
-                held = [array.dtype.str, array.shape, array.tobytes().hex()]
-                return {**node, tag: held}
+        if node.keys() in ({"array", "of"}, {"key", "impl"}):
+            name, kind = node.values()
+            array = description.arrays[name]
+            return [kind, array.dtype.str, array.shape, array.tobytes().hex()]
         if node.keys() == {"frozenset"}:
             items = {json.dumps(resolve(item)) for item in node["frozenset"]}
             return {"frozenset": sorted(items)}

@@ -4,10 +4,12 @@ import dataclasses
 import dis
 import functools
 import sys
+import sysconfig
 import types
 from pathlib import Path
 from typing import Any
 
+_PYTHON = Path(sysconfig.get_path("stdlib"))
 _INSTALLED = {"site-packages", "dist-packages"}
 
 
@@ -89,7 +91,8 @@ def _only(attributes: dict[str, Any], kinds: Any) -> dict[str, Any]:
 
 def _is_library(module: str) -> bool:
     root = module.split(".")[0]
-    if root == "gradflow" or root in sys.stdlib_module_names:
-        return True
     file = getattr(sys.modules.get(root), "__file__", None)
-    return file is not None and not _INSTALLED.isdisjoint(Path(file).parts)
+    if root == "gradflow" or file is None:  # those built into Python have no file
+        return root == "gradflow" or root in sys.stdlib_module_names
+    path = Path(file)
+    return _PYTHON in path.parents or not _INSTALLED.isdisjoint(path.parts)

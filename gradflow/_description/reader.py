@@ -124,7 +124,7 @@ class Reader(NamedTuple):
 
 
 def _check(instance: Any) -> None:
-    """Those of the class and of all above it, as equinox does it."""
+    """Makes the checks of the class and of all above it, as equinox does."""
     for cls in type(instance).__mro__:
         check = vars(cls).get("__check_init__")
         if check is not None:

@@ -58,7 +58,8 @@ def _check_same(description: Description, name: str, given: Any) -> None:
     if fingerprint(before) != fingerprint(now):
         raise ValueError(
             f"`{name}` differs from the one that the run began with: give that one, or "
-            "begin another run."
+            "begin another run. Code of your own differs, too, where another version "
+            "of Python has compiled it."
         )
 
 
