@@ -50,9 +50,9 @@ class Layout:
 
 
 def is_storable(dtype: np.dtype) -> bool:
-    """Whether NumPy gets the same type back from a file: `bfloat16`, which is not its
-    own, it does not."""
-    return dtype.kind in "biufc" and np.dtype(dtype.str) == dtype
+    """Whether it is a type of numbers that NumPy gets back from a file: it does not get
+    those of other libraries, such as `bfloat16`."""
+    return dtype.kind in "biufc" and issubclass(dtype.type, (np.number, np.bool_))
 
 
 def read_header(file: io.FileIO) -> tuple[Layout, int] | None:
