@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from ._trajectory import Trajectory
-from ._types import RealScalarLike
+from ._types import AnyArray, RealScalarLike
 
 
 class Comparison(eqx.Module):
@@ -56,7 +56,7 @@ class Comparison(eqx.Module):
         return jnp.round(self.leaves_at / self.learning_rates)
 
     @property
-    def sharpness(self) -> Float[Array, " T"]:
+    def sharpness(self) -> Float[AnyArray, " T"]:
         """The sharpness along the flow, at `flow.ts`."""
         return self.flow.observables["sharpness"]
 
@@ -122,7 +122,7 @@ class Comparison(eqx.Module):
 
 
 def _first_time(
-    times: Float[Array, " T"], happens: Bool[Array, " T"]
+    times: Float[AnyArray, " T"], happens: Bool[AnyArray, " T"]
 ) -> Float[Array, ""]:
     return jnp.min(jnp.where(happens, times, jnp.inf))
 

@@ -2,19 +2,23 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Float, PyTree
 
 from . import _nested, _npz
 from ._check import is_concrete
 from ._network import AbstractNetwork
 from ._network.serial import from_json, to_json
 from ._results import NAMES, RESULTS, is_okay, name_of
+from ._to_xarray import to_dataset
+from ._types import AnyArray
+
+if TYPE_CHECKING:
+    import xarray
 
 _FORMAT = 2
 
@@ -43,14 +47,14 @@ class Trajectory(eqx.Module):
     depend on values, the times after the end are `inf` instead.
     """
 
-    ts: Float[Array, " T"]
-    log_ts: Float[Array, " T"]
+    ts: Float[AnyArray, " T"]
+    log_ts: Float[AnyArray, " T"]
     networks: AbstractNetwork | None
     final: AbstractNetwork
-    observables: dict[str, PyTree[Array]]
+    observables: dict[str, PyTree[AnyArray]]
     result: RESULTS
     stats: dict[str, Any]
-    error: Float[Array, " T"] | None = None
+    error: Float[AnyArray, " T"] | None = None
     stopped_by: str | None = eqx.field(static=True, default=None)
 
     def __len__(self) -> int:
@@ -61,7 +65,8 @@ class Trajectory(eqx.Module):
         networks = self.require_networks()
         if not -len(self) <= index < len(self):
             raise IndexError(f"index {index} of a trajectory of {len(self)} networks")
-        return networks.with_weights(tuple(w[index] for w in networks.weights))
+        weights = tuple(jnp.asarray(w[index]) for w in networks.weights)
+        return networks.with_weights(weights)
 
     def require_networks(self) -> AbstractNetwork:
         """The `networks`; a `ValueError` where they were not saved."""
@@ -82,11 +87,7 @@ class Trajectory(eqx.Module):
         **Raises:** `ValueError` where an observable holds something else than arrays;
         `OSError` where the file cannot be written.
         """
-        if self.ts.ndim != 1:
-            raise ValueError(
-                "This trajectory holds several runs: save them one at a time, with "
-                "`jax.tree.map(lambda x: x[i], trajectory)`."
-            )
+        self._check_single()
         arrays, trees = _flat(self.observables)
         arrays["ts"] = self.ts
         arrays["log_ts"] = self.log_ts
@@ -107,6 +108,40 @@ class Trajectory(eqx.Module):
             "trees": trees,
         }
         _npz.write(path, header, arrays)
+
+    def to_xarray(self) -> "xarray.Dataset":
+        """The trajectory as an `xarray.Dataset`, which needs
+        `pip install 'gradflow-ode[xarray]'`.
+
+        Along the dimension `t` are `log_t`, the observables (the arrays of one that is
+        a pytree as `"collapse.nc1"`), `error`, and the layers' weights as `weights_0`,
+        `weights_1`, …, as far as they were saved. How the run ended and its numbers are
+        attributes.
+
+        **Raises:** `ImportError` without xarray; `ValueError` for several runs, and for
+        an observable with the name of something else in the dataset.
+        """
+        self._check_single()
+        arrays = [] if self.error is None else [("error", self.error)]
+        if self.networks is not None:
+            arrays += [(f"weights_{k}", w) for k, w in enumerate(self.networks.weights)]
+        return to_dataset(
+            self.ts,
+            self.log_ts,
+            [*arrays, *self.observables.items()],
+            {
+                "result": name_of(self.result),
+                "stopped_by": self.stopped_by,
+                **self.stats,
+            },
+        )
+
+    def _check_single(self) -> None:
+        if self.ts.ndim != 1:
+            raise ValueError(
+                "This trajectory holds several runs: take them one at a time, with "
+                "`jax.tree.map(lambda x: x[i], trajectory)`."
+            )
 
     @classmethod
     def load(
@@ -193,7 +228,7 @@ class Trajectory(eqx.Module):
             f"  {span}{len(self)} saved; {end}",
         ]
         for name, values in self.observables.items():
-            if isinstance(values, jax.Array) and values.ndim == 1 and len(values) > 0:
+            if eqx.is_array(values) and values.ndim == 1 and len(values) > 0:
                 lines.append(f"  {name}: {values[0]:.6g} → {values[-1]:.6g}")
         if self.error is not None and len(self) > 0:
             lines.append(f"  error: about {np.max(np.asarray(self.error)):.2g}")

@@ -3,10 +3,17 @@
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
+
+AnyArray: TypeAlias = Array | np.ndarray
+"""In memory, or mapped from a file."""
 
 Weights: TypeAlias = tuple[Float[Array, "..."], ...]
 """The weights of the layers, `W_1` first."""
+
+StackedWeights: TypeAlias = tuple[Float[AnyArray, "..."], ...]
+"""Those of several networks, along a leading axis."""
 
 State: TypeAlias = Any
 """What a flow evolves: a pytree of floating-point arrays."""

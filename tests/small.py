@@ -5,7 +5,9 @@ flags, but not for other numbers. So everything here has the same shapes, and th
 save as many times as is the default, 101, unless that is what they are about.
 """
 
+import dataclasses
 import functools
+import itertools
 
 import equinox as eqx
 import jax
@@ -86,6 +88,24 @@ def weights_of(network):
     lead = network.weights[0].ndim - 2
     return np.concatenate(
         [np.reshape(w, (*w.shape[:lead], -1)) for w in network.weights], axis=-1
+    )
+
+
+def mapped(trajectory, folder):
+    """The trajectory with its rows in files below `folder`, none of them in memory."""
+    files = itertools.count()
+
+    def to_file(leaf):
+        path = folder / f"{next(files)}.npy"
+        np.save(path, leaf)
+        return np.load(path, mmap_mode="r")
+
+    rows = ("ts", "log_ts", "observables", "error")
+    weights = jax.tree.map(to_file, trajectory.require_networks().weights)
+    return dataclasses.replace(
+        trajectory,
+        networks=trajectory.networks.with_weights(weights),
+        **{name: jax.tree.map(to_file, getattr(trajectory, name)) for name in rows},
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import gradflow as gf
 from cases import unchecked_types as unchecked_types
-from small import from_vector, network, problem, weights_of
+from small import from_vector, mapped, network, problem, weights_of
 
 OFFSET = 0.01
 
@@ -106,6 +106,13 @@ def test_what_it_looks_like(at_the_edge, diverged):
     row = repr(diverged).splitlines()[2]
     assert row.split()[2] == "inf" and row.endswith("diverged")
     assert "order not known, with 0 of 1" in repr(diverged)
+
+
+def test_flow_on_the_disk(at_the_edge, tmp_path):
+    comparison = at_the_edge[0]
+    on_disk = dataclasses.replace(comparison, flow=mapped(comparison.flow, tmp_path))
+    assert repr(on_disk) == repr(comparison)
+    np.testing.assert_array_equal(on_disk.unstable_at, comparison.unstable_at)
 
 
 def test_figure(at_the_edge, diverged):

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import gradflow as gf
-from small import network, problem
+from small import mapped, network, problem
 
 FLOW = gf.LagrangeFlow(0.1)
 
@@ -233,6 +233,34 @@ def test_figures_can_be_drawn(slow, fast, tmp_path):
     gf.plot.rho(slow).figure.savefig(tmp_path / "rho.png")
     assert (tmp_path / "same.png").stat().st_size > 5_000
     assert (tmp_path / "rho.png").stat().st_size > 5_000
+
+
+def test_rows_on_the_disk(slow, tmp_path):
+    edges = np.linspace(-1, 1, 5)
+    observables = {
+        "margin_histogram": lambda p, n: gf.analysis.margin_histogram(p, n, edges),
+        "neural_collapse": gf.analysis.neural_collapse,
+    }
+    full = gf.observe(problem(), slow, observables)
+    on_disk = mapped(full, tmp_path)
+    for draw in (
+        gf.plot.rho,
+        gf.plot.loss,
+        gf.plot.neural_collapse,
+        lambda trajectory: gf.plot.margin_histogram(trajectory, edges),
+        lambda trajectory: gf.plot.flow_against_descent(trajectory, slow),
+    ):
+        drawn = [_numbers(draw(trajectory)) for trajectory in (full, on_disk)]
+        assert len(drawn[0]) > 0
+        for one, other in zip(*drawn, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def _numbers(drawn):
+    panels = drawn.axes if isinstance(drawn, Figure) else [drawn]
+    lines = [points(line) for axes in panels for line in axes.lines]
+    maps = [c.get_array() for axes in panels for c in axes.collections]
+    return lines + maps
 
 
 def test_runs_under_vmap(slow):

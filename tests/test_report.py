@@ -11,7 +11,7 @@ import pytest
 
 import gradflow as gf
 from cases import unchecked_types as unchecked_types
-from small import dataset, network, problem
+from small import dataset, mapped, network, problem
 
 DECAY = 0.3
 
@@ -78,6 +78,14 @@ def test_observe_refuses(trajectory, unchecked_types):
         gf.observe(dataset(), trajectory, {"rank": gf.analysis.stable_rank})
     with pytest.raises(ValueError, match="`trajectory`"):
         gf.observe(problem(), network(), {"rank": gf.analysis.stable_rank})
+
+
+def test_observe_from_the_disk(trajectory, tmp_path):
+    new = {"new": gf.analysis.stable_rank}
+    measured = gf.observe(problem(), trajectory, new)
+    again = gf.observe(problem(), mapped(trajectory, tmp_path), new)
+    assert eqx.tree_equal(again.observables["new"], measured.observables["new"])
+    assert isinstance(again.observables["rho"], np.memmap)
 
 
 # The report.
@@ -158,6 +166,13 @@ def test_table(report):
     line = next(line for line in lines if line.startswith("smallest margin"))
     assert f"{report.values['margin_min']:.4g}" in line and "M112 §1.2" in line
     assert all(len(line) < 110 for line in lines)
+
+
+def test_from_the_disk(report, trajectory, tmp_path):
+    on_disk = mapped(trajectory, tmp_path)
+    again = gf.report(problem(), gf.GradientFlow(DECAY), on_disk, num_times=7)
+    assert again.values == report.values
+    assert repr(again) == repr(report)
 
 
 def test_page(report):

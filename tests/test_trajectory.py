@@ -1,7 +1,10 @@
 """What a run returns, and its file."""
 
+import dataclasses
 import json
 import os
+import sys
+import tracemalloc
 import zipfile
 
 import equinox as eqx
@@ -14,7 +17,7 @@ from hypothesis import strategies as st
 
 import gradflow as gf
 from cases import unchecked_types as unchecked_types
-from small import weights_of
+from small import mapped, weights_of
 
 NETWORKS = {
     "dense": lambda: gf.Dense(
@@ -137,6 +140,139 @@ def test_repr_of_several_runs(trajectory):
     seen = []
     jax.eval_shape(lambda t: seen.append(repr(t)), trajectory)
     assert len(seen) == 1
+
+
+# With rows on the disk.
+
+
+def test_memory_maps(tmp_path):
+    polar = eqx.nn.Linear(2, 3, key=jax.random.key(0))
+    observables = {"loss": jnp.array([3.0, 1.0, 0.125]), "polar": polar}
+    trajectory = trajectory_of(
+        NETWORKS["dense"](), observables=observables, error=jnp.full(3, 1e-6)
+    )
+    on_disk = mapped(trajectory, tmp_path)
+    assert repr(on_disk) == repr(trajectory)
+    assert "loss: 3 → 0.125" in repr(on_disk)
+    assert len(on_disk) == 3
+    for row in (1, -1):
+        assert eqx.tree_equal(on_disk[row], trajectory[row], typematch=True)
+    on_disk.save(tmp_path / "mapped.npz")
+    trajectory.save(tmp_path / "run.npz")
+    loaded = gf.Trajectory.load(tmp_path / "mapped.npz")
+    assert_same(loaded, gf.Trajectory.load(tmp_path / "run.npz"))
+
+
+def test_what_needs_no_memory(tmp_path):
+    """16 MB of rows, of which one is looked at."""
+    trajectory = trajectory_of(NETWORKS["dense"]())
+    on_disk = mapped(trajectory, tmp_path)
+    np.save(tmp_path / "many.npy", np.zeros((100_000, 5, 4)))
+    many = np.load(tmp_path / "many.npy", mmap_mode="r")
+    networks = on_disk.networks.with_weights((many, many[:, :1]))
+    ts = many[:, 0, 0]
+    on_disk = dataclasses.replace(
+        on_disk, networks=networks, observables={"many": many}, ts=ts, log_ts=ts
+    )
+    pytest.importorskip("xarray")
+    # What is imported and compiled on the way.
+    repr(on_disk), on_disk[0], on_disk.to_xarray()
+    tracemalloc.start()
+    try:
+        repr(on_disk), on_disk[50_000]
+        assert tracemalloc.get_traced_memory()[1] < 1e5
+        dataset = on_disk.to_xarray()
+        # The index of the times is not on the disk.
+        assert tracemalloc.get_traced_memory()[1] < 8e6
+    finally:
+        tracemalloc.stop()
+    assert np.shares_memory(dataset["many"].values, many)
+    assert np.shares_memory(dataset["weights_0"].values, many)
+
+
+# As a dataset of xarray.
+
+
+def test_to_xarray():
+    pytest.importorskip("xarray")
+    pair = {"nc1": jnp.arange(6.0).reshape(3, 2), "parts": (jnp.zeros(3), jnp.ones(3))}
+    known = trajectory_of(NETWORKS["dense"]()).observables
+    trajectory = trajectory_of(
+        NETWORKS["dense"](),
+        observables={**known, "collapse": pair, "grid": jnp.ones((3, 2, 4))},
+        error=jnp.array([0.0, 1e-7, 2e-7]),
+        stopped_by="LossBelow(loss=0.1)",
+        stats=STATS | {"num_gradients": None, "smoothing": jnp.array([0.5, 0.25])},
+    )
+    dataset = trajectory.to_xarray()
+    assert dict(dataset.sizes) == {
+        "t": 3,
+        "layer": 2,
+        "collapse.nc1_dim_0": 2,
+        "grid_dim_0": 2,
+        "grid_dim_1": 4,
+        "weights_0_dim_0": 5,
+        "weights_0_dim_1": 4,
+        "weights_1_dim_0": 1,
+        "weights_1_dim_1": 5,
+    }
+    assert set(dataset.coords) == {"t", "log_t"}
+    expected = {
+        **known,
+        "collapse.nc1": pair["nc1"],
+        "collapse.parts.0": pair["parts"][0],
+        "collapse.parts.1": pair["parts"][1],
+        "grid": trajectory.observables["grid"],
+        "weights_0": trajectory.networks.weights[0],
+        "weights_1": trajectory.networks.weights[1],
+        "error": trajectory.error,
+    }
+    assert set(dataset.data_vars) == set(expected)
+    expected |= {"t": trajectory.ts, "log_t": trajectory.log_ts}
+    for name, values in expected.items():
+        assert dataset[name].dims[0] == "t"
+        np.testing.assert_array_equal(dataset[name].values, values, strict=True)
+    assert dataset.rho_layers.dims == ("t", "layer")
+    assert dataset.loss.sel(t=0.25).item() == 1.0
+    assert dataset.attrs == {
+        "result": "successful",
+        "stopped_by": "LossBelow(loss=0.1)",
+        "num_steps": 7,
+        "max_drift": 1e-9,
+        "smoothing": [0.5, 0.25],
+    }
+    assert type(dataset.attrs["num_steps"]) is int
+
+
+def test_to_xarray_with_less():
+    pytest.importorskip("xarray")
+    bare = trajectory_of(NETWORKS["dense"](), save_networks=False, observables={})
+    dataset = bare.to_xarray()
+    assert list(dataset.data_vars) == []
+    assert dataset.t.values.tolist() == [0.0, 0.25, 1.5]
+    assert "stopped_by" not in dataset.attrs
+
+
+@pytest.mark.parametrize("name", ["t", "log_t", "weights_0"])
+def test_to_xarray_of_names_that_are_taken(name):
+    pytest.importorskip("xarray")
+    trajectory = trajectory_of(NETWORKS["dense"](), observables={name: jnp.arange(3.0)})
+    with pytest.raises(ValueError, match=f"Observable '{name}' has a name that"):
+        trajectory.to_xarray()
+
+
+def test_without_xarray(trajectory, monkeypatch):
+    monkeypatch.setitem(sys.modules, "xarray", None)
+    with pytest.raises(ImportError, match=r"pip install 'gradflow-ode\[xarray\]'"):
+        trajectory.to_xarray()
+
+
+def test_several_runs(trajectory, tmp_path):
+    several = jax.tree.map(lambda x: jnp.stack([x, x]), trajectory)
+    with pytest.raises(ValueError, match="several runs"):
+        several.save(tmp_path / "run.npz")
+    with pytest.raises(ValueError, match="several runs"):
+        several.to_xarray()
 
 
 # As a file.

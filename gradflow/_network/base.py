@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._tree import safe_norm
-from .._types import Weights
+from .._types import StackedWeights, Weights
 from .activation import AbstractActivation
 
 Network = TypeVar("Network", bound="AbstractNetwork")
@@ -76,7 +76,7 @@ class AbstractNetwork(eqx.Module):
         self.check_single()
         return jnp.stack([safe_norm(w) for w in self.weights])
 
-    def with_weights(self: Network, weights: Weights) -> Network:
+    def with_weights(self: Network, weights: Weights | StackedWeights) -> Network:
         """The same network with other weights.
 
         **Raises:** `ValueError` where their number is not that of the layers.

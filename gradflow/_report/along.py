@@ -33,8 +33,10 @@ def measure_along(
     chosen = np.unique(np.linspace(0, len(reached) - 1, num_times).round().astype(int))
     rows = reached[chosen]
     networks = trajectory.require_networks()
-    networks = networks.with_weights(tuple(w[rows] for w in networks.weights))
-    ts = trajectory.ts[rows]
+    # Of memory maps, the rows alone are read.
+    weights = tuple(jnp.asarray(w[rows]) for w in networks.weights)
+    networks = networks.with_weights(weights)
+    ts = jnp.asarray(trajectory.ts[rows])
     few = dataclasses.replace(
         trajectory,
         ts=ts,
