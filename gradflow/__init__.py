@@ -62,7 +62,9 @@ from ._report import Report as Report
 from ._report import report as report
 from ._results import RESULTS as RESULTS
 from ._results import PolishError as PolishError
+from ._results import RunInterrupted as RunInterrupted
 from ._results import SolveError as SolveError
+from ._resume import resume as resume
 from ._sampler import AbstractSampler as AbstractSampler
 from ._sampler import FullBatch as FullBatch
 from ._sampler import LabelNoise as LabelNoise

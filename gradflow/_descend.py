@@ -1,5 +1,6 @@
 """Gradient descent: the discrete twin of a flow."""
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,12 +29,14 @@ from ._flow import (
 from ._network import AbstractNetwork
 from ._problem import Problem
 from ._process import at_once
+from ._recording import record
 from ._run import (
     finish,
     floats_to_arrays,
     numbers_to_arrays,
     with_end_row,
 )
+from ._run_page import page_of
 from ._sampler import AbstractSampler, FullBatch
 from ._trajectory import Trajectory
 from ._types import Observable, RealScalarLike, State
@@ -55,6 +58,8 @@ def descend(
     progress: bool = False,
     save_networks: bool = True,
     throw: bool = True,
+    path: str | os.PathLike | None = None,
+    checkpoint_seconds: float = 10.0,
 ) -> Trajectory:
     r"""Gradient descent on the problem of a flow, in the flow's coordinates.
 
@@ -75,8 +80,8 @@ def descend(
     - `sampler`: the problem that a step goes down: of all samples if not given, of a
         minibatch for [`gradflow.Minibatches`][], of noisy labels for
         [`gradflow.LabelNoise`][]. Observables and conditions are of all samples.
-    - `observe`, `until`, `progress`, `save_networks`, `throw`: as in
-        [`gradflow.solve`][].
+    - `observe`, `until`, `progress`, `save_networks`, `throw`, `path`,
+        `checkpoint_seconds`: as in [`gradflow.solve`][].
 
     **Other arguments:**
 
@@ -95,7 +100,57 @@ def descend(
     $B$ samples counts $B/N$.
 
     **Raises:** `ValueError` for arguments that do not fit; `SolveError` for a failed
-    run with `throw`.
+    run with `throw`; with a `path` as `gradflow.solve`.
+    """
+    arguments: dict[str, Any] = {
+        "problem": problem,
+        "optimiser": optimiser,
+        "network": network,
+        "steps": steps,
+        "flow": flow,
+        "sampler": sampler,
+        "learning_rate": learning_rate,
+        "save_steps": save_steps,
+        "observe": observe,
+        "until": until,
+        "save_networks": save_networks,
+    }
+    in_memory = path is None
+    descent, names = descent_of(**arguments, progress=progress and in_memory)
+    if path is not None:
+        return record(
+            descent,
+            network,
+            page_of("descend", arguments),
+            path,
+            names=names,
+            seconds=checkpoint_seconds,
+            progress=progress,
+            throw=throw,
+        )
+    rows, end = at_once(descent)
+    rows = with_end_row(rows, end, descent.row)
+    return finish(rows, end, network, names=names, throw=throw)
+
+
+def descent_of(
+    problem: Problem,
+    optimiser: optax.GradientTransformation | RealScalarLike,
+    network: AbstractNetwork,
+    steps: int,
+    *,
+    flow: AbstractFlow = GradientFlow(),  # noqa: B008
+    sampler: AbstractSampler = FullBatch(),  # noqa: B008
+    learning_rate: RealScalarLike | None = None,
+    save_steps: Any = None,
+    observe: Mapping[str, Observable] | None = None,
+    until: Any = None,
+    progress: bool = False,
+    save_networks: bool = True,
+) -> tuple[Descent, tuple[str, ...]]:
+    """What `descend` runs for these arguments, and the names of the conditions.
+
+    **Raises:** `ValueError` for arguments that do not fit.
     """
     check_instance("problem", problem, Problem)
     check_instance("flow", flow, AbstractFlow)
@@ -130,7 +185,7 @@ def descend(
     check_scalar("learning_rate", learning_rate)
     check_positive("learning_rate", learning_rate)
     conditions = as_conditions(until)
-    names = [describe(condition) for condition in conditions]
+    names = tuple(describe(condition) for condition in conditions)
     observe = as_observables(observe, problem, flow)
     flow = numbers_to_arrays(flow, dtype)
     descent = Descent(
@@ -147,9 +202,7 @@ def descend(
         progress=progress,
         save_networks=save_networks,
     )
-    rows, end = at_once(descent)
-    rows = with_end_row(rows, end, descent.row)
-    return finish(rows, end, network, names=names, throw=throw)
+    return descent, names
 
 
 def check_without_noise(flow: AbstractFlow) -> None:

@@ -158,6 +158,9 @@ class Descent(AbstractProcess[DescentPosition]):
             stats={"num_steps": position.num_steps, "num_gradients": num_gradients},
         )
 
+    def fraction(self, position: DescentPosition) -> Float[Array, ""]:
+        return position.num_steps / self.steps
+
     def row(self, t: Float[Array, ""], state: State) -> tuple[Any, Any, Any]:
         return measure_row(
             self.problem,

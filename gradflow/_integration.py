@@ -258,8 +258,11 @@ class Integration(AbstractProcess[IntegrationPosition]):
             stats=stats,
         )
 
+    def fraction(self, position: IntegrationPosition) -> Float[Array, ""]:
+        t0, t1 = self.settings.t0, self.settings.t1
+        return (position.t - t0) / (t1 - t0)
+
     def row(self, t: Float[Array, ""], state: State) -> tuple[Any, Any, Any]:
-        """What is saved of one state."""
         return measure_row(
             self.problem,
             self.flow,

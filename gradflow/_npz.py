@@ -5,33 +5,49 @@ import os
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 
 def write(
-    path: str | os.PathLike, header: Mapping[str, Any], arrays: Mapping[str, Any]
+    path: str | os.PathLike,
+    header: Mapping[str, Any],
+    arrays: Mapping[str, Any],
+    *,
+    compress: bool = True,
+    before: Callable[[], None] | None = None,
 ) -> None:
-    """Writes the file whole or not at all."""
+    """Writes the file whole or not at all; `before` is called when it is on the disk
+    and is about to take its name."""
+    plain = {name: np.asarray(array) for name, array in arrays.items()}
+    page = np.array(json.dumps({**header, "arrays": list(plain)}))
+    save: Any = np.savez_compressed if compress else np.savez
+    write_whole(path, lambda file: save(file, header=page, **plain), before=before)
+
+
+def write_whole(
+    path: str | os.PathLike,
+    write: Callable[[IO[bytes]], object],
+    *,
+    before: Callable[[], None] | None = None,
+) -> None:
+    """Writes any file whole or not at all, by `write(file)`."""
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"`path`: the folder {path.parent} does not exist.")
-    plain = {name: np.asarray(array) for name, array in arrays.items()}
     # In the same folder, so that the renaming is atomic.
     with tempfile.NamedTemporaryFile(
         dir=path.parent, prefix=path.name, suffix=".part", delete=False
     ) as file:
         try:
-            np.savez_compressed(
-                file,
-                header=np.array(json.dumps({**header, "arrays": list(plain)})),
-                **plain,  # pyright: ignore[reportArgumentType]
-            )
+            write(file)
             file.flush()
             os.fsync(file.fileno())
+            if before is not None:
+                before()
             os.replace(file.name, path)
         except BaseException:
             os.unlink(file.name)

@@ -9,17 +9,17 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ._results import RESULTS
-from ._types import State, Weights
+from ._types import AnyArray, StackedWeights, State, Weights
 
 
 class Rows(eqx.Module):
     """What is saved at times that a run has passed. Those that it has not reached are
     `inf`."""
 
-    ts: Float[Array, " rows"]
-    log_ts: Float[Array, " rows"]
-    weights: Weights | None
-    observables: dict[str, PyTree[Array]]
+    ts: Float[AnyArray, " rows"]
+    log_ts: Float[AnyArray, " rows"]
+    weights: StackedWeights | None
+    observables: dict[str, PyTree[AnyArray]]
 
     def num_reached(self) -> Int[Array, ""]:
         return jnp.sum(jnp.isfinite(self.ts))
@@ -65,6 +65,16 @@ class AbstractProcess(eqx.Module, Generic[P]):
     ) -> tuple[P, Rows]:
         """Goes on from `position`, until the run ends, or `num_rows` rows are full, or
         `num_steps` steps are made. From where the run has ended it goes nowhere."""
+
+    @abc.abstractmethod
+    def row(
+        self, t: Float[Array, ""], state: State
+    ) -> tuple[Float[Array, ""], Weights | None, dict[str, Any]]:
+        """What is saved of one state, besides its time."""
+
+    @abc.abstractmethod
+    def fraction(self, position: P) -> Float[Array, ""]:
+        """Which part of the way is done."""
 
     @abc.abstractmethod
     def conclude(self, position: P) -> End:

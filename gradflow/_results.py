@@ -16,6 +16,7 @@ class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
     positive_loss = "The flow has come to rest where the loss is positive."
     dead_network = "No weight has an influence on the loss."
     not_critical = "There is no critical point next to the network."
+    unfinished = "The run has not come to its end yet."
 
 
 NAMES = (
@@ -31,6 +32,7 @@ NAMES = (
     "positive_loss",
     "dead_network",
     "not_critical",
+    "unfinished",
     "max_steps_rejected",
     "nonlinear_max_steps_reached",
     "nonlinear_divergence",
@@ -77,6 +79,8 @@ _ADVICE = {
     "that has no critical point (an exponential-type loss needs `weight_decay`); an "
     "`rtol` below the rounding error of the gradient; too small a `subspace` or "
     "`max_steps`.",
+    "unfinished": "It goes on in another process, or was interrupted: "
+    "`gradflow.resume(path)` takes it up again.",
 }
 
 
@@ -94,6 +98,15 @@ class PolishError(RuntimeError):
     def __init__(self, message: str, point):
         super().__init__(message)
         self.point = point
+
+
+class RunInterrupted(KeyboardInterrupt):
+    """The user has interrupted a run that is written to disk. What there was until
+    then is in `trajectory`; `gradflow.resume` goes on."""
+
+    def __init__(self, message: str, trajectory):
+        super().__init__(message)
+        self.trajectory = trajectory
 
 
 def is_okay(result: RESULTS):

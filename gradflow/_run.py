@@ -78,9 +78,15 @@ def finish(
         error=error,
         stopped_by=stopped_by,
     )
-    if throw and concrete and not is_okay(result):
-        raise SolveError(explain(result), trajectory)
+    if throw and concrete:
+        raise_failure(trajectory)
     return trajectory
+
+
+def raise_failure(trajectory: Trajectory) -> None:
+    """Raises a `SolveError` where the run has failed."""
+    if not is_okay(trajectory.result):
+        raise SolveError(explain(trajectory.result), trajectory)
 
 
 def with_end_row(

@@ -1,6 +1,7 @@
 """Integration of a flow."""
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,12 +26,14 @@ from ._network import AbstractNetwork, has_kinks, regularise
 from ._noise import steps_of_noise
 from ._problem import Problem
 from ._process import at_once
+from ._recording import record
 from ._run import (
     finish,
     floats_to_arrays,
     numbers_to_arrays,
     with_end_row,
 )
+from ._run_page import page_of
 from ._settings import Settings
 from ._solver import RKC, RKC3, AbstractStabilised, has_forced_floor
 from ._trajectory import Trajectory
@@ -55,6 +58,8 @@ def solve(
     progress: bool = False,
     save_networks: bool = True,
     throw: bool = True,
+    path: str | os.PathLike | None = None,
+    checkpoint_seconds: float = 10.0,
     max_steps: int = 1_000_000,
     max_defect: RealScalarLike = 1e-3,
     solver: diffrax.AbstractSolver | None = None,
@@ -92,6 +97,10 @@ def solve(
         `trajectory.error`; under noise, from the true path of the same noise. It takes
         a second, coarser run: about half as many gradients again.
     - `progress`: shows a progress bar.
+    - `path`: a folder of the run's own. What is saved goes there while the run goes on,
+        and with it, every now and then, all that is needed to go on from there: with
+        [`gradflow.resume`][], or with the same call. Where the run has ended already,
+        its trajectory is read. No pause changes a bit of what comes out.
 
     **Other arguments:**
 
@@ -101,6 +110,9 @@ def solve(
     - `save_networks`: whether to save the networks at `ts`, or only the observables.
     - `throw`: whether a failure raises a `SolveError`, which carries what was computed,
         or is to be found in `trajectory.result`.
+    - `checkpoint_seconds`: how much time to lose at most where a run with a `path` is
+        killed. Checkpoints that take long are made less often, so that they take 2 % of
+        the time.
     - `max_steps`: the number of steps after which to give up. A run of a stabilised
         solver that can only end at `t1` gives up, too, as `too_stiff`, once it is bound
         to take more than 100 times as many gradients.
@@ -125,7 +137,93 @@ def solve(
     and conditions; `None` for implicit solvers. By default `stats["spectral_radius"]`
     is the last estimate of the sharpness.
 
-    **Raises:** `ValueError` for arguments that do not fit; `SolveError` as above.
+    **Raises:** `ValueError` for arguments that do not fit; `SolveError` as above; with
+    a `path`, `OSError` where it cannot be written, `ValueError` where it holds
+    something else or is damaged, and `RunInterrupted`, a `KeyboardInterrupt`, where the
+    user has stopped the run: it carries the `trajectory` up to there.
+    """
+    if error and controller is not None:
+        raise ValueError(
+            "`error` takes a second run with other tolerances, and cannot change those "
+            "of `controller`: leave that out, or compare two runs of your own."
+        )
+    arguments: dict[str, Any] = {
+        "problem": problem,
+        "flow": flow,
+        "network": network,
+        "t1": t1,
+        "t0": t0,
+        "ts": ts,
+        "rtol": rtol,
+        "atol": atol,
+        "smoothing": smoothing,
+        "observe": observe,
+        "until": until,
+        "save_networks": save_networks or error,
+        "max_steps": max_steps,
+        "max_defect": max_defect,
+        "solver": solver,
+        "controller": controller,
+        "dt0": dt0,
+        "adjoint": adjoint,
+    }
+    in_memory = path is None
+    integration, network, names = integration_of(
+        **arguments, progress=progress and in_memory
+    )
+    if path is not None:
+        if error:
+            raise ValueError(
+                "`error` takes a second run in memory: leave it out where there is a "
+                "`path`, or compare two runs of your own."
+            )
+        page = page_of("solve", arguments)
+        return record(
+            integration,
+            network,
+            page,
+            path,
+            names=names,
+            seconds=checkpoint_seconds,
+            progress=progress,
+            throw=throw,
+        )
+    rows, end = at_once(integration)
+    rows = with_end_row(rows, end, integration.row)
+    estimate = None
+    if error:
+        estimate = distance_from_coarser_run(rows, end, integration)
+        if not save_networks:
+            rows = dataclasses.replace(rows, weights=None)
+    return finish(rows, end, network, names=names, throw=throw, error=estimate)
+
+
+def integration_of(
+    problem: Problem,
+    flow: AbstractFlow,
+    network: AbstractNetwork,
+    t1: RealScalarLike,
+    *,
+    t0: RealScalarLike = 0.0,
+    ts: Any = None,
+    rtol: RealScalarLike = 1e-4,
+    atol: RealScalarLike | None = None,
+    smoothing: RealScalarLike | None = None,
+    observe: Mapping[str, Observable] | None = None,
+    until: Any = None,
+    progress: bool = False,
+    save_networks: bool = True,
+    max_steps: int = 1_000_000,
+    max_defect: RealScalarLike = 1e-3,
+    solver: diffrax.AbstractSolver | None = None,
+    controller: diffrax.AbstractStepSizeController | None = None,
+    dt0: RealScalarLike | None = None,
+    adjoint: diffrax.AbstractAdjoint | None = None,
+) -> tuple[Integration, AbstractNetwork, tuple[str, ...]]:
+    """What `solve` runs for these arguments, the network whose weights the trajectory's
+    networks replace, and the names of the conditions.
+
+    **Raises:** `ValueError` for arguments that do not fit.
     """
     check_instance("problem", problem, Problem)
     check_instance("flow", flow, AbstractFlow)
@@ -140,11 +238,6 @@ def solve(
     check_positive("max_defect", max_defect)
     if dt0 is not None:
         check_positive("dt0", dt0)
-    if error and controller is not None:
-        raise ValueError(
-            "`error` takes a second run with other tolerances, and cannot change those "
-            "of `controller`: leave that out, or compare two runs of your own."
-        )
     if controller is not None and has_forced_floor(controller):
         raise ValueError(
             "`controller` accepts steps of any error at its smallest size, `dtmin`: "
@@ -159,7 +252,7 @@ def solve(
     given = network
     adjustable, network = regularise(network, smoothing, default=3 * rtol)
     conditions = as_conditions(until)
-    names = [describe(condition) for condition in conditions]
+    names = tuple(describe(condition) for condition in conditions)
     observe = as_observables(observe, problem, flow)
     flow = numbers_to_arrays(flow, dtype)
     noise_steps = None
@@ -184,7 +277,7 @@ def solve(
         adjoint=diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint,
         max_steps=max_steps,
         progress=progress,
-        save_networks=save_networks or error,
+        save_networks=save_networks,
         noise_steps=noise_steps,
     )
     integration = Integration(
@@ -195,14 +288,7 @@ def solve(
         conditions=floats_to_arrays(conditions, dtype),
         settings=settings,
     )
-    rows, end = at_once(integration)
-    rows = with_end_row(rows, end, integration.row)
-    estimate = None
-    if error:
-        estimate = distance_from_coarser_run(rows, end, integration)
-        if not save_networks:
-            rows = dataclasses.replace(rows, weights=None)
-    return finish(rows, end, network, names=names, throw=throw, error=estimate)
+    return integration, network, names
 
 
 def _default_solver(

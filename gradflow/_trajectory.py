@@ -1,7 +1,7 @@
 """What a run returns."""
 
 import os
-from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
@@ -9,18 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PyTree
 
-from . import _nested, _npz
+from . import _npz
 from ._check import is_concrete
 from ._network import AbstractNetwork
-from ._network.serial import from_json, to_json
-from ._results import NAMES, RESULTS, is_okay, name_of
+from ._results import RESULTS, is_okay, name_of
+from ._run_files import RunFiles
 from ._to_xarray import to_dataset
+from ._trajectory_format import arrays_of_rows, fields_of, header_and_arrays_of_end
 from ._types import AnyArray
 
 if TYPE_CHECKING:
     import xarray
-
-_FORMAT = 2
 
 
 class Trajectory(eqx.Module):
@@ -88,26 +87,14 @@ class Trajectory(eqx.Module):
         `OSError` where the file cannot be written.
         """
         self._check_single()
-        arrays, trees = _flat(self.observables)
-        arrays["ts"] = self.ts
-        arrays["log_ts"] = self.log_ts
-        known = {name: value for name, value in self.stats.items() if value is not None}
-        arrays |= {f"stats/{name}": value for name, value in known.items()}
-        arrays |= {f"final/{k}": w for k, w in enumerate(self.final.weights)}
+        weights = None if self.networks is None else self.networks.weights
+        rows, trees = arrays_of_rows(self.ts, self.log_ts, weights, self.observables)
+        header, arrays = header_and_arrays_of_end(
+            self.final, self.result, self.stats, self.stopped_by
+        )
         if self.error is not None:
             arrays["error"] = self.error
-        if self.networks is not None:
-            arrays |= {f"networks/{k}": w for k, w in enumerate(self.networks.weights)}
-        header = {
-            "format": _FORMAT,
-            "network": to_json(self.final),
-            "layers": len(self.final.weights),
-            "result": name_of(self.result),
-            "stopped_by": self.stopped_by,
-            "unknown_stats": sorted(set(self.stats) - set(known)),
-            "trees": trees,
-        }
-        _npz.write(path, header, arrays)
+        _npz.write(path, {**header, "trees": trees}, rows | arrays)
 
     def to_xarray(self) -> "xarray.Dataset":
         """The trajectory as an `xarray.Dataset`, which needs
@@ -147,70 +134,35 @@ class Trajectory(eqx.Module):
     def load(
         cls, path: str | os.PathLike, *, like: AbstractNetwork | None = None
     ) -> "Trajectory":
-        """Reads a trajectory that `save` has written.
+        """Reads a trajectory that `save` has written, or that of a run with a `path`.
+
+        The latter's rows are memory maps, which take no memory. It may be read while
+        the run goes on: the result is `unfinished` then, the rows are those up to the
+        last checkpoint.
 
         **Arguments:**
 
-        - `path`: the file.
+        - `path`: the file, or the folder of the run.
         - `like`: a network of the same architecture, needed where its class is not one
             of gradflow's.
 
         **Raises:** `FileNotFoundError`, or `ValueError` where the file is damaged, is
         not a trajectory, or was written by a newer version.
         """
-        header, arrays = _npz.read(path)
+        if Path(path).is_dir():
+            files = RunFiles(path)
+            checkpoint = files.require_checkpoint()
+            header = checkpoint.header["trajectory"]
+            arrays = {**checkpoint.arrays, **files.read_rows(checkpoint)}
+        else:
+            header, arrays = _npz.read(path)
         try:
-            return cls._assemble(header, arrays, like)
+            return cls(**fields_of(header, arrays, like))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(
                 f"`path`: {path} is not a trajectory that can be read: {error}. If its "
                 "network's class is your own, give a network of it as `like`."
             ) from error
-
-    @classmethod
-    def _assemble(
-        cls,
-        header: dict[str, Any],
-        arrays: dict[str, np.ndarray],
-        like: AbstractNetwork | None,
-    ) -> "Trajectory":
-        if header["format"] > _FORMAT:
-            raise ValueError(f"format {header['format']} is newer than {_FORMAT}")
-        if header["result"] not in NAMES:
-            raise ValueError(f"unknown result {header['result']!r}")
-
-        def group(prefix: str) -> dict[str, Any]:
-            return {
-                name.removeprefix(prefix): jnp.asarray(array)
-                for name, array in arrays.items()
-                if name.startswith(prefix)
-            }
-
-        def network(prefix: str) -> AbstractNetwork:
-            return skeleton.with_weights(
-                tuple(
-                    jnp.asarray(arrays[f"{prefix}/{k}"])
-                    for k in range(header["layers"])
-                )
-            )
-
-        observables = {}
-        for name, paths in header.get("trees", {}).items():
-            leaves = {tuple(p): jnp.asarray(arrays.pop(_entry(name, p))) for p in paths}
-            observables[name] = _nested.unflatten(leaves)
-        final_weights = tuple(group("final/").values())
-        skeleton = like or from_json(header["network"], final_weights)
-        return cls(
-            ts=jnp.asarray(arrays["ts"]),
-            log_ts=jnp.asarray(arrays["log_ts"]),
-            networks=network("networks") if "networks/0" in arrays else None,
-            final=network("final"),
-            observables=group("observables/") | observables,
-            result=getattr(RESULTS, header["result"]),
-            stats={**group("stats/"), **dict.fromkeys(header["unknown_stats"])},
-            error=jnp.asarray(arrays["error"]) if "error" in arrays else None,
-            stopped_by=header["stopped_by"],
-        )
 
     def __repr__(self) -> str:
         if not is_concrete((self.ts, self.result)) or self.ts.ndim != 1:
@@ -238,29 +190,3 @@ class Trajectory(eqx.Module):
             if value is not None
         ]
         return "\n".join([*lines, f"  {', '.join(counts)}"])
-
-
-def _flat(
-    observables: Mapping[str, PyTree],
-) -> tuple[dict[str, Any], dict[str, list[_nested.Path]]]:
-    """The arrays of all observables by their names in the file, and where in the
-    observables that are pytrees they belong."""
-    arrays, trees = {}, {}
-    for name, values in observables.items():
-        leaves = _nested.flatten(values)
-        if not eqx.is_array(values):
-            trees[name] = list(leaves)
-        for path, leaf in leaves.items():
-            entry = _entry(name, path)
-            if not eqx.is_array(leaf) or entry in arrays:
-                problem = "there twice" if entry in arrays else "not an array"
-                raise ValueError(
-                    f"Observable {name!r} cannot be saved: {entry!r} is {problem}."
-                )
-            arrays[entry] = leaf
-    return arrays, trees
-
-
-def _entry(observable: str, path: Sequence[str | int]) -> str:
-    """The name of an observable's array in the file."""
-    return "/".join(["observables", observable, *map(str, path)])
