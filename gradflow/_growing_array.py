@@ -16,16 +16,14 @@ class GrowingArray:
     """Rows are written before the header counts them, so that NumPy can read the file
     at any time."""
 
-    def __init__(self, path: Path, layout: Layout, crc32: int, file: io.FileIO):
+    def __init__(self, path: Path, layout: Layout, file: io.FileIO):
         """**Arguments:**
 
         - `path`, `file`: the file, open for reading and perhaps for writing.
         - `layout`: of its rows.
-        - `crc32`: the checksum of the bytes of all rows so far.
         """
         self.path = path
         self.layout = layout
-        self.crc32 = crc32
         self._file = file
         self._start = layout.header_size
 
@@ -34,7 +32,7 @@ class GrowingArray:
         """Without rows, in place of any file that was there."""
         part = path.with_name(f"{path.name}.part")
         file = open(part, "w+b", buffering=0)
-        array = cls(path, layout, 0, file)
+        array = cls(path, layout, file)
         try:
             array.count(0)
             os.replace(part, path)
@@ -45,7 +43,7 @@ class GrowingArray:
 
     @classmethod
     def open(cls, path: Path, *, write: bool) -> tuple["GrowingArray", int]:
-        """Any file of this kind, without a checksum, and how many whole rows it has.
+        """A file that is there, and how many whole rows it has.
 
         **Raises:** `ValueError` where there is no such file.
         """
@@ -61,7 +59,7 @@ class GrowingArray:
                     "or another file."
                 )
             layout, counted = header
-            array = cls(path, layout, 0, file)
+            array = cls(path, layout, file)
             return array, min(counted, array._rows_that_fit())
         except BaseException:
             file.close()

@@ -25,8 +25,9 @@ class RowWriter:
     def __init__(self, folder: Path, lock: Lock):
         self._folder = folder
         self._lock = lock
-        self._rows = 0
         self._arrays: dict[str, GrowingArray] = {}
+        # One assignment changes both: Ctrl-C may come before any.
+        self._rows_and_checksums: tuple[int, dict[str, int]] = (0, {})
 
     @classmethod
     def create(cls, folder: str | os.PathLike) -> "RowWriter":
@@ -61,12 +62,13 @@ class RowWriter:
         writer = cls(folder, Lock(folder))
         try:
             writer._arrays = _open_checked(folder, state, write=True)
-            writer._rows = state["rows"]
             for array in writer._arrays.values():
-                array.cut(writer._rows)
+                array.cut(state["rows"])
         except BaseException:
             writer.close()
             raise
+        checksums = {name: array["crc32"] for name, array in state["arrays"].items()}
+        writer._rows_and_checksums = state["rows"], checksums
         return writer
 
     def append(self, rows: Mapping[str, np.ndarray]) -> None:
@@ -81,14 +83,16 @@ class RowWriter:
             self._arrays = self._create(layouts)
         _check_layouts(layouts, self._arrays)
         octets = {name: _octets(array) for name, array in rows.items()}
+        count, before = self._rows_and_checksums
         # All data before the first header: whoever reads trusts the headers.
         for name, data in octets.items():
-            self._arrays[name].write(self._rows, data)
+            self._arrays[name].write(count, data)
         for array in self._arrays.values():
-            array.count(self._rows + added)
-        for name, data in octets.items():
-            self._arrays[name].crc32 = zlib.crc32(data, self._arrays[name].crc32)
-        self._rows += added
+            array.count(count + added)
+        checksums = {
+            name: zlib.crc32(data, before.get(name, 0)) for name, data in octets.items()
+        }
+        self._rows_and_checksums = count + added, checksums
 
     def _create(self, layouts: Mapping[str, Layout]) -> dict[str, GrowingArray]:
         arrays = {}
@@ -114,13 +118,14 @@ class RowWriter:
     def state(self) -> dict[str, Any]:
         """What is there so far, in JSON: the number of rows, and for each array the
         type, the shape of a row and the checksum."""
+        rows, checksums = self._rows_and_checksums
         return {
-            "rows": self._rows,
+            "rows": rows,
             "arrays": {
                 name: {
                     "dtype": array.layout.dtype.str,
                     "shape": list(array.layout.shape),
-                    "crc32": array.crc32,
+                    "crc32": checksums.get(name, 0),
                 }
                 for name, array in self._arrays.items()
             },
@@ -148,6 +153,7 @@ def read(
     - `folder`: where a `RowWriter` writes or has written.
     - `state`: if given, the rows are those of that state, and are checked. If not, all
         rows that each of the files has; a name too long for a file is abbreviated.
+        `reopen` may cut some of these off: they must not be looked at any more.
 
     **Raises:** `ValueError` where a file is missing, damaged or another.
     """
@@ -204,7 +210,6 @@ def _check(
     elif array.checksum(rows) != expected["crc32"]:
         problem = f"has other bytes in its first {rows} rows than were written"
     else:
-        array.crc32 = expected["crc32"]
         return
     raise ValueError(
         f"`path`: {array.path} {problem}. Put back the file as it was, go on from "

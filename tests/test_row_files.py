@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -561,6 +562,32 @@ def test_disk_errors_name_the_file(function, folder, monkeypatch):
                 writer.sync()
         assert caught.value.errno == errno.ENOSPC
     assert_rows(read(folder, state), 5)
+
+
+def test_interrupted_at_any_call(folder, monkeypatch):
+    """As by Ctrl-C, after which a run writes its last checkpoint."""
+    interrupts = []
+
+    def may_interrupt(function):
+        def interrupting(*arguments):
+            if interrupts and interrupts.pop():
+                raise KeyboardInterrupt
+            return function(*arguments)
+
+        return interrupting
+
+    with RowWriter.create(folder) as writer:
+        writer.append(rows_of(0, 5))
+        with monkeypatch.context() as patch:
+            for module, name in ((os, "pwrite"), (zlib, "crc32")):
+                patch.setattr(module, name, may_interrupt(getattr(module, name)))
+            for earlier_calls in range(9):
+                interrupts = [True] + earlier_calls * [False]
+                with pytest.raises(KeyboardInterrupt):
+                    writer.append(rows_of(5, 7))
+                assert_rows(read(folder, writer.state()), 5)
+        writer.append(rows_of(5, 7))
+        assert_rows(read(folder, writer.state()), 7)
 
 
 def test_writes_in_pieces(folder, monkeypatch):
