@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 # Of the 255 bytes that file systems give to a name.
@@ -21,6 +22,20 @@ def to_file_name(name: str) -> str:
     if len(encoded) > _LONGEST:
         return f"{encoded[:150]}%-{hashlib.sha256(data).hexdigest()[:32]}"
     return encoded or "%"
+
+
+def to_path(name: str, suffix: str) -> Path:
+    """Another relative path for each name: what comes before a slash is a folder."""
+    *folders, last = map(to_file_name, name.split("/"))
+    # So that no folder has the name of a file.
+    folders = [folder.replace(".", "%2e") for folder in folders]
+    return Path(*folders, f"{last}{suffix}")
+
+
+def from_path(path: Path, suffix: str) -> str:
+    """The name whose path it is."""
+    parts = (*path.parts[:-1], path.name.removesuffix(suffix))
+    return "/".join(map(from_file_name, parts))
 
 
 def from_file_name(encoded: str) -> str:

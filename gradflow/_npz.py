@@ -2,7 +2,7 @@
 
 import json
 import os
-import tempfile
+import secrets
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -39,19 +39,30 @@ def write_whole(
     if not path.parent.is_dir():
         raise FileNotFoundError(f"`path`: the folder {path.parent} does not exist.")
     # In the same folder, so that the renaming is atomic.
-    with tempfile.NamedTemporaryFile(
-        dir=path.parent, prefix=path.name, suffix=".part", delete=False
-    ) as file:
-        try:
+    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with open(part, "xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-            if before is not None:
-                before()
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+        if before is not None:
+            before()
+        os.replace(part, path)
+        sync_names(path.parent)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def sync_names(folder: Path) -> None:
+    """Brings the names of files to the disk, which their own `fsync` does not."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def read(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

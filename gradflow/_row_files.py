@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ._file_names import from_file_name, to_file_name
+from ._file_names import from_path, to_path
 from ._growing_array import GrowingArray
 from ._lock import Lock
 from ._npy import Layout, is_storable
+from ._npz import sync_names
 
 
 class RowWriter:
@@ -38,9 +39,9 @@ class RowWriter:
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        _sync_names(folder.parent)
+        sync_names(folder.parent)
         writer = cls(folder, Lock(folder))
-        if any(folder.glob("*.npy")):
+        if any(folder.rglob("*.npy")):
             writer.close()
             raise ValueError(
                 f"`path`: {folder} holds rows already. Go on from a checkpoint of "
@@ -99,6 +100,7 @@ class RowWriter:
         try:
             for name, layout in layouts.items():
                 path = _path(self._folder, name)
+                path.parent.mkdir(parents=True, exist_ok=True)
                 arrays[name] = GrowingArray.create(path, layout)
         except BaseException:
             _close(arrays)
@@ -113,7 +115,8 @@ class RowWriter:
         """
         for array in self._arrays.values():
             array.sync()
-        _sync_names(self._folder)
+        for folder in (self._folder, *self._folder.rglob("*/")):
+            sync_names(folder)
 
     def state(self) -> dict[str, Any]:
         """What is there so far, in JSON: the number of rows, and for each array the
@@ -174,9 +177,9 @@ def read(
 def _open_all(folder: Path) -> tuple[dict[str, GrowingArray], int]:
     arrays, rows = {}, []
     try:
-        for path in sorted(folder.glob("*.npy")):
+        for path in sorted(folder.rglob("*.npy")):
             array, count = GrowingArray.open(path, write=False)
-            arrays[from_file_name(path.stem)] = array
+            arrays[from_path(path.relative_to(folder), ".npy")] = array
             rows.append(count)
     except BaseException:
         _close(arrays)
@@ -217,17 +220,8 @@ def _check(
     )
 
 
-def _sync_names(folder: Path) -> None:
-    """Brings the names of new files to the disk, which their own `fsync` does not."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _path(folder: Path, name: str) -> Path:
-    return folder / f"{to_file_name(name)}.npy"
+    return folder / to_path(name, ".npy")
 
 
 def _close(arrays: Mapping[str, GrowingArray]) -> None:

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 import gradflow as gf
 from gradflow import _growing_array, _lock
-from gradflow._file_names import from_file_name, to_file_name
+from gradflow._file_names import from_file_name, from_path, to_file_name, to_path
 from gradflow._row_files import RowWriter, read
 
 
@@ -40,7 +40,7 @@ def rows_of(start, stop):
 FILES = {
     "loss": "loss.npy",
     "rho_layers": "rho_layers.npy",
-    "collapse/NC 1": "collapse%2f%4e%43%201.npy",
+    "collapse/NC 1": "collapse/%4e%43%201.npy",
 }
 
 
@@ -53,7 +53,8 @@ def assert_rows(arrays, rows):
 
 
 def contents(folder):
-    return {path.name: path.read_bytes() for path in Path(folder).glob("*.npy")}
+    paths = Path(folder).rglob("*.npy")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 @pytest.fixture
@@ -164,8 +165,38 @@ def test_names(one, other):
     assert (files[0].lower() == files[1].lower()) == (one == other)
 
 
+@settings(deadline=None, derandomize=True, max_examples=300)
+@given(NAMES, NAMES)
+def test_paths(one, other):
+    paths = to_path(one, ".npy"), to_path(other, ".npy")
+    for name, path in zip((one, other), paths, strict=True):
+        assert not path.is_absolute() and ".." not in path.parts
+        assert from_path(path, ".npy") == name or len(name) > 60
+    lower = [str(path).lower() for path in paths]
+    assert (lower[0] == lower[1]) == (one == other)
+    # None is the folder of another.
+    assert not lower[0].startswith(f"{lower[1]}/")
+
+
 def test_odd_names(folder):
-    names = ["", ".", "..", "a/b", "../up", "Rho", "rho", "ρ", "x" * 1000, "%", "%41"]
+    names = [
+        "",
+        ".",
+        "..",
+        "a/b",
+        "a",
+        "b.npy",
+        "b.npy/c",
+        "/",
+        "//",
+        "../up",
+        "Rho",
+        "rho",
+        "ρ",
+        "x" * 1000,
+        "%",
+        "%41",
+    ]
     names += ["x" * 999, "\ud800", "nul\0", "a b", "a\\b", "*.npy", ".lock"]
     rows = {name: np.full(2, k) for k, name in enumerate(names)}
     with RowWriter.create(folder) as writer:
@@ -176,7 +207,7 @@ def test_odd_names(folder):
     for k, name in enumerate(names):
         assert arrays[name].tolist() == [k, k]
     assert set(names) - set(read(folder)) == {"x" * 1000, "x" * 999}
-    assert len(os.listdir(folder)) == len(names) + 1
+    assert len(list(folder.rglob("*.npy"))) == len(names)
 
 
 # Rows that do not fit.
