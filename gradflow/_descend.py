@@ -59,7 +59,7 @@ def descend(
     save_networks: bool = True,
     throw: bool = True,
     path: str | os.PathLike | None = None,
-    checkpoint_seconds: float = 10.0,
+    checkpoint_seconds: float | int = 10.0,
 ) -> Trajectory:
     r"""Gradient descent on the problem of a flow, in the flow's coordinates.
 

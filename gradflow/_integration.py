@@ -86,8 +86,8 @@ class Integration(AbstractProcess[IntegrationPosition]):
             t=t0,
             t_next=t_next,
             vector=vector,
-            solver_state=solver_state,
-            controller_state=controller_state,
+            solver_state=_numbers_to_arrays(solver_state),
+            controller_state=_numbers_to_arrays(controller_state),
             made_jump=False,
             timescale=timescale,
             num_rows=zero,
@@ -109,11 +109,14 @@ class Integration(AbstractProcess[IntegrationPosition]):
         never = _later_than(settings)
         padded = jnp.append(settings.ts, jnp.full(num_rows, never))
         ts = jax.lax.dynamic_slice_in_dim(padded, position.num_rows, num_rows)
-        is_last = ts[-1] >= settings.ts[-1]
+        # Up to the next multiple of `num_rows`, wherever there was a pause before.
+        left = num_rows - position.num_rows % num_rows
+        ts = jnp.where(jnp.arange(num_rows, dtype=left.dtype) < left, ts, never)
+        is_last = position.num_rows + left >= self.total_rows
         controller = pausing(
             parts.controller,
             position.t_next,
-            end=jnp.where(is_last, settings.t1, ts[-1]),
+            end=jnp.where(is_last, settings.t1, ts[left - 1]),
             num_steps=jnp.minimum(num_steps, self.total_steps - position.num_steps),
         )
 
@@ -288,3 +291,10 @@ def _later_than(settings: Settings) -> Float[Array, ""]:
     span = settings.t1 - settings.t0
     shortest = 1000 * jnp.finfo(span.dtype).eps * jnp.abs(settings.t1)
     return settings.t1 + jnp.maximum(1e-3 * span, shortest)
+
+
+def _numbers_to_arrays(state: Any) -> Any:
+    """As they are after a step: another kind would mean another program."""
+    return jax.tree.map(
+        lambda x: jnp.asarray(x) if isinstance(x, (bool, int, float)) else x, state
+    )

@@ -45,7 +45,7 @@ def record(
     path: str | os.PathLike,
     *,
     names: Sequence[str],
-    seconds: float,
+    seconds: float | int,
     progress: bool,
     throw: bool,
 ) -> Trajectory:
@@ -134,7 +134,7 @@ class _Recording:
         position: AbstractPosition,
         interrupts: Interrupts,
         *,
-        seconds: float,
+        seconds: float | int,
         progress: bool,
     ) -> None:
         """Advances to the end, or until there is an interrupt."""

@@ -17,7 +17,7 @@ def resume(
     *,
     progress: bool = False,
     throw: bool = True,
-    checkpoint_seconds: float = 10.0,
+    checkpoint_seconds: float | int = 10.0,
     **given: Any,
 ) -> Trajectory:
     """Goes on with a run of `gradflow.solve` or `gradflow.descend` with a `path`, from

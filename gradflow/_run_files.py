@@ -15,6 +15,7 @@ from ._row_files import RowWriter, read
 
 _FORMAT = 1
 _KIND = "gradflow run"
+_NO_ROWS: dict[str, Any] = {"rows": 0, "arrays": {}}
 
 
 class Checkpoint(NamedTuple):
@@ -180,6 +181,8 @@ class RunFiles:
         """
         if checkpoint is not None:
             writer = RowWriter.reopen(self.rows, checkpoint.header["rows"])
+        elif self.exists():
+            writer = RowWriter.reopen(self.rows, _NO_ROWS)
         else:
             self._check_empty()
             writer = RowWriter.create(self.rows)
@@ -189,7 +192,7 @@ class RunFiles:
         return writer
 
     def _check_empty(self) -> None:
-        if self.exists() or not self.path.is_dir():
+        if not self.path.is_dir():
             return
         # These a process leaves behind that is killed before it has begun.
         begun = {self.rows.name, self._inputs.name}

@@ -21,6 +21,8 @@ def position_to_arrays(
     kind."""
     arrays, keys = {}, {}
     for name, leaf in _leaves(position).items():
+        if not _is_array(leaf):
+            continue
         if is_key(leaf):
             keys[name] = str(jax.random.key_impl(leaf))
             leaf = jax.random.key_data(leaf)
@@ -42,31 +44,35 @@ def position_from_arrays(
 
     **Raises:** `ValueError` where they do not fit.
     """
-    expected = _leaves(template)
+    leaves = _leaves(template)
     found = {name for name in arrays if name.startswith(f"{_PREFIX}/")}
-    if found != set(expected):
+    expected = {name for name, leaf in leaves.items() if _is_array(leaf)}
+    # What is known when a run starts may not be later.
+    unknown = {name for name, leaf in leaves.items() if isinstance(leaf, bool)}
+    if not expected <= found <= expected | unknown:
         differing = sorted(found.symmetric_difference(expected))
         raise ValueError(f"the arrays {differing} are missing, or too many")
 
     def restore(name: str, like: Any) -> Any:
+        if name not in found:
+            return like
         value = jnp.asarray(arrays[name])
         if name in keys:
             value = jax.random.wrap_key_data(value, impl=keys[name])
-        if (value.shape, value.dtype) != (like.shape, like.dtype):
+        shape, dtype = (like.shape, like.dtype) if _is_array(like) else ((), bool)
+        if value.shape != shape or value.dtype != dtype:
             raise ValueError(
                 f"the array {name!r} is {value.dtype}{list(value.shape)}, and not "
-                f"{like.dtype}{list(like.shape)}"
+                f"{dtype}{list(shape)}"
             )
         return value
 
-    restored = [restore(name, leaf) for name, leaf in expected.items()]
-    dynamic, static = eqx.partition(template, _is_array)
-    structure = jax.tree.structure(dynamic)
-    return eqx.combine(jax.tree.unflatten(structure, restored), static)
+    restored = [restore(name, leaf) for name, leaf in leaves.items()]
+    return jax.tree.unflatten(jax.tree.structure(template), restored)
 
 
 def _leaves(position: AbstractPosition) -> dict[str, Any]:
-    leaves = _nested.flatten(eqx.filter(position, _is_array))
+    leaves = _nested.flatten(position)
     return {"/".join([_PREFIX, *map(str, path)]): x for path, x in leaves.items()}
 
 

@@ -59,7 +59,7 @@ def solve(
     save_networks: bool = True,
     throw: bool = True,
     path: str | os.PathLike | None = None,
-    checkpoint_seconds: float = 10.0,
+    checkpoint_seconds: float | int = 10.0,
     max_steps: int = 1_000_000,
     max_defect: RealScalarLike = 1e-3,
     solver: diffrax.AbstractSolver | None = None,
