@@ -5,6 +5,8 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Int, Shaped
 
 Result = TypeVar("Result")
@@ -16,6 +18,7 @@ def sum_over(
     summand: Callable[[Any, Callable[[Rows], Rows]], Result],
     samples: Any,
     size: int | None,
+    sharding: NamedSharding | None = None,
 ) -> Result:
     """The sum of a function over all samples, of which one chunk is in memory at a
     time: also on the way back, which goes through each chunk again.
@@ -27,15 +30,59 @@ def sum_over(
         chunk holds a sample that another one has.
     - `samples`: a pytree of arrays whose first axis is that of the samples.
     - `size`: of how many samples a chunk is at most; all at once for `None`.
+    - `sharding`: by which the devices share the first axis; each goes through its own
+        samples in chunks, and what they have summed goes between them once.
     """
+    if sharding is None:
+        return _sum(summand, samples, size)
+
+    def of_device(samples: Any) -> Result:
+        total, unravel = ravel_pytree(_sum(summand, samples, size))
+        return unravel(jax.lax.psum(total, tuple(sharding.spec)))
+
+    return _on_devices(of_device, sharding, PartitionSpec())(samples)
+
+
+def map_over(
+    function: Callable[[Any], Rows],
+    samples: Any,
+    size: int | None,
+    sharding: NamedSharding | None = None,
+) -> Rows:
+    """A function's rows, one for each sample, with the memory of `sum_over`."""
+    if sharding is None:
+        return _map(function, samples, size)
+
+    def of_device(samples: Any) -> Rows:
+        return _map(function, samples, size)
+
+    return _on_devices(of_device, sharding, sharding.spec)(samples)
+
+
+def _on_devices(
+    function: Callable, sharding: NamedSharding, out_specs: PartitionSpec
+) -> Callable:
+    # With JAX's check of what is the same on all devices, each array of weights would
+    # be summed over them on its own in a pullback.
+    return jax.shard_map(
+        function,
+        mesh=sharding.mesh,
+        in_specs=sharding.spec,
+        out_specs=out_specs,
+        axis_names=frozenset(sharding.spec),
+        check_vma=False,
+    )
+
+
+def _sum(summand: Callable, samples: Any, size: int | None) -> Any:
     chunks = _Chunks(samples, size)
     if chunks.number == 1:
         return summand(samples, lambda rows: rows)
 
-    def of_chunk(i: Int[Array, ""]) -> Result:
+    def of_chunk(i: Int[Array, ""]) -> Any:
         return summand(chunks[i], lambda rows: chunks.without_repeated(i, rows))
 
-    def add(total: Result, i: Int[Array, ""]) -> tuple[Result, None]:
+    def add(total: Any, i: Int[Array, ""]) -> tuple[Any, None]:
         return jax.tree.map(jnp.add, total, _forgetting(of_chunk)(i)), None
 
     first = jnp.zeros((), int)
@@ -45,8 +92,7 @@ def sum_over(
     return jax.lax.scan(add, zero, jnp.arange(chunks.number))[0]
 
 
-def map_over(function: Callable[[Any], Rows], samples: Any, size: int | None) -> Rows:
-    """A function's rows, one for each sample, with the memory of `sum_over`."""
+def _map(function: Callable, samples: Any, size: int | None) -> Rows:
     chunks = _Chunks(samples, size)
     if chunks.number == 1:
         return function(samples)

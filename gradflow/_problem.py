@@ -7,6 +7,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Bool, Float, Int
 
 from ._check import check_instance, check_positive_integer
@@ -24,6 +25,7 @@ class Problem(eqx.Module):
     loss: AbstractLoss
     population: int | None = eqx.field(static=True, default=None)
     batch_size: int | None = eqx.field(static=True, default=None, kw_only=True)
+    sharding: NamedSharding | None = eqx.field(static=True, default=None, kw_only=True)
 
     def __check_init__(self):
         check_instance("dataset", self.dataset, Dataset)
@@ -79,7 +81,7 @@ class Problem(eqx.Module):
         def of_some(inputs) -> Float[Array, "some C"]:
             return self._outputs(network, inputs)
 
-        return map_over(of_some, self.dataset.inputs, self.batch_size)
+        return map_over(of_some, self.dataset.inputs, self.batch_size, self.sharding)
 
     def value(self, network: AbstractNetwork) -> Float[Array, ""]:
         """The loss, summed or averaged over the samples."""
@@ -90,7 +92,9 @@ class Problem(eqx.Module):
             return jnp.sum(once(values))
 
         samples = self.dataset.inputs, self.dataset.labels
-        return self.sample_weight * sum_over(of_some, samples, self.batch_size)
+        return self.sample_weight * sum_over(
+            of_some, samples, self.batch_size, self.sharding
+        )
 
     def log_value(self, network: AbstractNetwork) -> Float[Array, ""]:
         """The logarithm of `value`, also where the loss itself under- or overflows."""
@@ -143,7 +147,7 @@ class Problem(eqx.Module):
             return pull(once(slopes))[0]
 
         samples = self.dataset.inputs, self.dataset.labels, slopes
-        return sum_over(of_some, samples, self.batch_size)
+        return sum_over(of_some, samples, self.batch_size, self.sharding)
 
     def margins(self, network: AbstractNetwork) -> Float[Array, " N"]:
         r"""The normalised margins $y_n f_n$, where $f = g / \rho$ is the network with
@@ -193,6 +197,17 @@ class Problem(eqx.Module):
         return jnp.asarray(total / n, self.dataset.inputs.dtype)
 
 
+def _check_shares(num_samples: int, sharding: NamedSharding) -> None:
+    try:
+        sharding.shard_shape((num_samples,))
+    except ValueError as error:
+        raise ValueError(
+            f"`dataset`: {num_samples} samples cannot be shared evenly by "
+            f"{sharding.mesh.shape[sharding.spec[0]]} devices. Leave some samples out, "
+            "as in `Dataset(inputs[:n], labels[:n])`, or take fewer devices."
+        ) from error
+
+
 Problem.__init__.__doc__ = """**Arguments:**
 
 - `dataset`: inputs and labels, a [`gradflow.Dataset`][].
@@ -203,6 +218,8 @@ Problem.__init__.__doc__ = """**Arguments:**
     values are those of all samples either way, but what the layers hand on, and what
     derivatives need of it, is in memory for these only. Derivatives of derivatives
     and of `value` go through the network once more.
+- `sharding`: how the devices share the samples: see [`gradflow.shard_samples`][].
 
-**Raises:** `ValueError` where the loss is not defined for the dataset's labels.
+**Raises:** `ValueError` where the loss is not defined for the dataset's labels, and for
+a number of samples that the devices cannot share evenly.
 """

@@ -53,4 +53,6 @@ def sliding_units(
     def of_some(inputs, once) -> Int[Array, " hidden"]:
         return jnp.sum(once(jax.vmap(at_kink)(inputs)), axis=0)
 
-    return sum_over(of_some, problem.dataset.inputs, problem.batch_size)
+    return sum_over(
+        of_some, problem.dataset.inputs, problem.batch_size, problem.sharding
+    )
