@@ -35,6 +35,8 @@ class Problem(eqx.Module):
             check_positive_integer("population", self.population)
         if self.batch_size is not None:
             check_positive_integer("batch_size", self.batch_size)
+        if self.sharding is not None:
+            _check_shares(self.dataset.num_samples, self.sharding)
 
     def batch(self, indices: Int[Array, " batch"]) -> "Problem":
         """The problem of some of the samples, whose loss estimates this one's.
