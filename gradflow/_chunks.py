@@ -63,13 +63,13 @@ def _on_devices(
     function: Callable, sharding: NamedSharding, out_specs: PartitionSpec
 ) -> Callable:
     # With JAX's check of what is the same on all devices, each array of weights would
-    # be summed over them on its own in a pullback.
+    # be summed over them on its own in a pullback. Other axes of the mesh are JAX's.
     return jax.shard_map(
         function,
         mesh=sharding.mesh,
         in_specs=sharding.spec,
         out_specs=out_specs,
-        axis_names=frozenset(sharding.spec),
+        axis_names=set(sharding.spec),
         check_vma=False,
     )
 
