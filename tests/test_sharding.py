@@ -102,6 +102,7 @@ def test_a_flow():
         gf.solve(p, FLOW, network(), 1.0, observe={})
         for p in (problem(), shared(problem(), 2, devices=2))
     )
+    assert all(w.sharding.is_fully_replicated for w in found.networks.weights)
     assert_close(found.networks, expected.networks, 1e-10)
 
 
