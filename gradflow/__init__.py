@@ -69,6 +69,7 @@ from ._sampler import AbstractSampler as AbstractSampler
 from ._sampler import FullBatch as FullBatch
 from ._sampler import LabelNoise as LabelNoise
 from ._sampler import Minibatches as Minibatches
+from ._sharding import shard_samples as shard_samples
 from ._solve import solve as solve
 from ._solver import RKC as RKC
 from ._solver import RKC3 as RKC3

@@ -58,12 +58,8 @@ def _is_unseparated(point: Point) -> BoolScalarLike:
 
 
 def _is_dead(point: Point) -> Bool[Array, ""]:
-    problem, network = point.problem, point.network
-    log_loss = problem.log_value(network)
-    influence = point.flow.gradient(
-        problem,
-        point.state,
-        network,
-        lambda outputs: jnp.abs(problem.slopes(outputs, log_loss)),
-    )
+    problem, flow, state = point.problem, point.flow, point.state
+    outputs = problem.outputs(flow.to_network(state, point.network))
+    slopes = problem.slopes(outputs, problem.log_value_of(outputs))
+    influence = flow.gradient(problem, state, point.network, jnp.abs(slopes))
     return jnp.all(jnp.stack([jnp.all(x == 0) for x in jax.tree.leaves(influence)]))

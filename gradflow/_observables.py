@@ -78,27 +78,19 @@ class Stationarity(AbstractObservable):
 
     def __call__(self, point: Point) -> Float[Array, ""]:
         problem, flow, state = point.problem, point.flow, point.state
-        log_unit = _log_unit(point)
+        outputs = problem.outputs(flow.to_network(state, point.network))
+        log_unit = _log_unit(point, outputs)
+        slopes = problem.slopes(outputs, log_unit)
+        kinds = [slopes, jnp.abs(slopes)]
+        if problem.loss.attains_infimum:
+            reference = problem.slopes(jnp.zeros_like(outputs))
+            kinds = [slopes, reference, jnp.abs(reference)]
 
-        def kinds_of_slopes(outputs: Float[Array, "N C"]) -> Float[Array, "kinds N C"]:
-            slopes = problem.slopes(outputs, log_unit)
-            if problem.loss.attains_infimum:
-                reference = problem.slopes(jnp.zeros_like(outputs))
-                return jnp.stack([slopes, reference, jnp.abs(reference)])
-            return jnp.stack([slopes, jnp.abs(slopes)])
-
-        def gradient(kind: Float[Array, " kinds"]) -> State:
-            return flow.gradient(
-                problem,
-                state,
-                point.network,
-                lambda outputs: jnp.einsum("k,knc->nc", kind, kinds_of_slopes(outputs)),
-            )
+        def gradient(slopes: Float[Array, "N C"]) -> State:
+            return flow.gradient(problem, state, point.network, slopes)
 
         # Pullbacks through one network, which then has to be compiled once.
-        num_kinds = 3 if problem.loss.attains_infimum else 2
-        kinds = jnp.eye(num_kinds, dtype=point.network.weights[0].dtype)
-        gradients = jax.vmap(gradient)(kinds)
+        gradients = jax.vmap(gradient)(jnp.stack(kinds))
         decay = flow.penalty_gradient(point.t, state, log_unit)
         terms = jax.tree.map(
             lambda g, d: jnp.stack([g[0] + d, g[-2], g[-1], d]), gradients, decay
@@ -160,13 +152,13 @@ class Sharpness(AbstractObservable):
         return radius(shifted) - either_end
 
 
-def _log_unit(point: Point) -> Float[Array, ""]:
+def _log_unit(point: Point, outputs: Float[Array, "N C"]) -> Float[Array, ""]:
     """Of the larger one of loss and decay, where the loss may be next to nothing; in
     such units neither is, nor overflows."""
     problem, flow = point.problem, point.flow
     if problem.loss.attains_infimum:
         return jnp.zeros((), point.network.weights[0].dtype)
-    log_loss = problem.log_value(point.network)
+    log_loss = problem.log_value_of(outputs)
     weight_decay = jnp.asarray(flow.weight_decay_at(point.t), log_loss.dtype)
     log_decay = jnp.log(weight_decay * flow.penalty(point.state))
     return jax.lax.stop_gradient(jnp.maximum(log_loss, log_decay))

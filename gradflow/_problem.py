@@ -1,14 +1,17 @@
 """Data and loss: what is minimised."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Bool, Float, Int
 
 from ._check import check_instance, check_positive_integer
+from ._chunks import map_over, sum_over
 from ._loss import AbstractLoss
 from ._network import AbstractNetwork
 from ._types import RealScalarLike, Weights
@@ -21,6 +24,8 @@ class Problem(eqx.Module):
     dataset: Dataset
     loss: AbstractLoss
     population: int | None = eqx.field(static=True, default=None)
+    batch_size: int | None = eqx.field(static=True, default=None, kw_only=True)
+    sharding: NamedSharding | None = eqx.field(static=True, default=None, kw_only=True)
 
     def __check_init__(self):
         check_instance("dataset", self.dataset, Dataset)
@@ -28,6 +33,10 @@ class Problem(eqx.Module):
         self.loss.check(self.dataset)
         if self.population is not None:
             check_positive_integer("population", self.population)
+        if self.batch_size is not None:
+            check_positive_integer("batch_size", self.batch_size)
+        if self.sharding is not None:
+            _check_shares(self.dataset.num_samples, self.sharding)
 
     def batch(self, indices: Int[Array, " batch"]) -> "Problem":
         """The problem of some of the samples, whose loss estimates this one's.
@@ -44,7 +53,7 @@ class Problem(eqx.Module):
             (self.dataset.inputs[indices], self.dataset.labels[indices]),
         )
         population = self.population or self.dataset.num_samples
-        return Problem(dataset, self.loss, population)
+        return dataclasses.replace(self, dataset=dataset, population=population)
 
     def check(self, network: AbstractNetwork) -> None:
         """Raises a `ValueError` where `network` does not fit the data."""
@@ -70,13 +79,24 @@ class Problem(eqx.Module):
 
     def outputs(self, network: AbstractNetwork) -> Float[Array, "N C"]:
         """The outputs $g(x_n)$ for all samples."""
-        self.check(network)
-        return jax.vmap(network)(self.dataset.inputs)
+
+        def of_some(inputs) -> Float[Array, "some C"]:
+            return self._outputs(network, inputs)
+
+        return map_over(of_some, self.dataset.inputs, self.batch_size, self.sharding)
 
     def value(self, network: AbstractNetwork) -> Float[Array, ""]:
         """The loss, summed or averaged over the samples."""
-        values = jax.vmap(self.loss.value)(self.outputs(network), self.dataset.labels)
-        return self.sample_weight * jnp.sum(values)
+
+        def of_some(samples, once) -> Float[Array, ""]:
+            inputs, labels = samples
+            values = jax.vmap(self.loss.value)(self._outputs(network, inputs), labels)
+            return jnp.sum(once(values))
+
+        samples = self.dataset.inputs, self.dataset.labels
+        return self.sample_weight * sum_over(
+            of_some, samples, self.batch_size, self.sharding
+        )
 
     def log_value(self, network: AbstractNetwork) -> Float[Array, ""]:
         """The logarithm of `value`, also where the loss itself under- or overflows."""
@@ -94,10 +114,7 @@ class Problem(eqx.Module):
         `exp(log_unit)`: with `log_value` for it, those of the logarithm of the loss,
         which do not underflow where the loss does."""
 
-        def slope(output, label):
-            return self.loss.slope(output, label, log_unit)
-
-        return self.sample_weight * jax.vmap(slope)(outputs, self.dataset.labels)
+        return self._slopes(outputs, self.dataset.labels, log_unit)
 
     def gradient(self, network: AbstractNetwork) -> Weights:
         """The gradient of `value` by the network's weights."""
@@ -107,7 +124,7 @@ class Problem(eqx.Module):
         self,
         to_network: Callable[[Any], AbstractNetwork],
         point: Any,
-        slopes: Callable[[Float[Array, "N C"]], Float[Array, "N C"]] | None = None,
+        slopes: Float[Array, "N C"] | None = None,
     ) -> Any:
         r"""The gradient of `value` by whatever parametrizes the network.
 
@@ -115,15 +132,24 @@ class Problem(eqx.Module):
 
         - `to_network`: takes a pytree of arrays to a network.
         - `point`: the pytree at which the gradient is taken.
-        - `slopes`: takes the outputs to the $d_n$ of $\sum_n d_n \nabla g_n$; those of
-            `value` if not given.
+        - `slopes`: the $d_n$ of $\sum_n d_n \nabla g_n$; those of `value` if not given.
 
         **Returns:**
 
         A pytree like `point`.
         """
-        outputs, pull = jax.vjp(lambda p: self.outputs(to_network(p)), point)
-        return pull((slopes or self.slopes)(outputs))[0]
+
+        def of_some(samples, once) -> Any:
+            inputs, labels, slopes = samples
+            outputs, pull = jax.vjp(
+                lambda p: self._outputs(to_network(p), inputs), point
+            )
+            if slopes is None:
+                slopes = self._slopes(outputs, labels)
+            return pull(once(slopes))[0]
+
+        samples = self.dataset.inputs, self.dataset.labels, slopes
+        return sum_over(of_some, samples, self.batch_size, self.sharding)
 
     def margins(self, network: AbstractNetwork) -> Float[Array, " N"]:
         r"""The normalised margins $y_n f_n$, where $f = g / \rho$ is the network with
@@ -140,6 +166,18 @@ class Problem(eqx.Module):
         """
         correct: Bool[Array, " N"] = self._output_margins(network) > 0
         return jnp.mean(correct, dtype=self.dataset.inputs.dtype)
+
+    def _outputs(self, network: AbstractNetwork, inputs) -> Float[Array, "some C"]:
+        self.check(network)
+        return jax.vmap(network)(inputs)
+
+    def _slopes(
+        self, outputs, labels, log_unit: RealScalarLike = 0.0
+    ) -> Float[Array, "some C"]:
+        def slope(output, label):
+            return self.loss.slope(output, label, log_unit)
+
+        return self.sample_weight * jax.vmap(slope)(outputs, labels)
 
     def _output_margins(self, network: AbstractNetwork) -> Float[Array, " N"]:
         if self.dataset.regression:
@@ -161,12 +199,29 @@ class Problem(eqx.Module):
         return jnp.asarray(total / n, self.dataset.inputs.dtype)
 
 
+def _check_shares(num_samples: int, sharding: NamedSharding) -> None:
+    try:
+        sharding.shard_shape((num_samples,))
+    except ValueError as error:
+        raise ValueError(
+            f"`dataset`: {num_samples} samples cannot be shared evenly by "
+            f"{sharding.mesh.shape[sharding.spec[0]]} devices. Leave some samples out, "
+            "as in `Dataset(inputs[:n], labels[:n])`, or take fewer devices."
+        ) from error
+
+
 Problem.__init__.__doc__ = """**Arguments:**
 
 - `dataset`: inputs and labels, a [`gradflow.Dataset`][].
 - `loss`: the loss of one example and its reduction over the samples.
 - `population`: of how many samples the dataset is a batch, if it is one: a sum over
     the samples is then taken to their number.
+- `batch_size`: how many samples go through the network at once; all if not given. The
+    values are those of all samples either way, but what the layers hand on, and what
+    derivatives need of it, is in memory for these only. Derivatives of derivatives
+    and of `value` go through the network once more.
+- `sharding`: how the devices share the samples: see [`gradflow.shard_samples`][].
 
-**Raises:** `ValueError` where the loss is not defined for the dataset's labels.
+**Raises:** `ValueError` where the loss is not defined for the dataset's labels, and for
+a number of samples that the devices cannot share evenly.
 """

@@ -21,7 +21,7 @@ if jax.__version_info__ < (0, 11):
         "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0",
     )
 jax.config.update("jax_platforms", "cpu")
-jax.config.update("jax_num_cpu_devices", 2)  # so that sharding can be tested
+jax.config.update("jax_num_cpu_devices", 8)  # so that sharding can be tested
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -56,6 +56,10 @@ CLAIMS = {
     ),
     "Beside gradient descent": lambda page: jnp.max(page["distance"]) < 0.02,
     "Many runs at once": lambda page: page["scales"].shape == (3,),
+    "More samples than fit into memory": lambda page: (
+        gf.analysis.relative_distance(page["same"].final, page["trajectory"].final)
+        < 1e-3
+    ),
     "Derivatives": lambda page: page["slope"] < 0,
 }
 

@@ -2,7 +2,6 @@
 
 import abc
 import math
-from collections.abc import Callable
 from typing import Generic, TypeVar
 
 import equinox as eqx
@@ -74,7 +73,7 @@ class AbstractFlow(eqx.Module, Generic[S]):
         problem: Problem,
         state: S,
         like: AbstractNetwork,
-        slopes: Callable[[Float[Array, "N C"]], Float[Array, "N C"]] | None = None,
+        slopes: Float[Array, "N C"] | None = None,
     ) -> S:
         """The partial derivatives of the loss by the coordinates; with other `slopes`
         than the loss's if they are given, as in `Problem.pullback`."""

@@ -157,10 +157,7 @@ class AbstractClock(AbstractFlow[ClockedState]):
         outputs = problem.outputs(self.to_network(state, like))
         log_loss = problem.log_value_of(outputs)
         log_objective = self._log_objective(inner, log_loss)
-
-        def slopes(outputs: Float[Array, "N C"]) -> Float[Array, "N C"]:
-            return problem.slopes(outputs, log_objective)
-
+        slopes = problem.slopes(outputs, log_objective)
         gradient = self.flow.gradient(problem, inner, like, slopes)
         physical = jnp.exp(self.log_time(t, state, problem, like))
         velocity = self.flow.velocity(physical, inner, gradient, log_objective)
@@ -168,7 +165,7 @@ class AbstractClock(AbstractFlow[ClockedState]):
             t=t,
             log_loss=log_loss,
             log_objective=log_objective,
-            growth=jnp.sum(jnp.abs(jnp.sum(slopes(outputs) * outputs, axis=1))),
+            growth=jnp.sum(jnp.abs(jnp.sum(slopes * outputs, axis=1))),
             norms=self.flow.norms(inner),
             velocity=jax.jvp(self.flow.weights, (inner,), (velocity,))[1],
         )

@@ -84,7 +84,7 @@ class LabelNoiseFlow(AbstractStochasticFlow):
         self, state: State, problem: Problem, like: AbstractNetwork, increment: State
     ) -> State:
         size = self._size(problem)
-        gradient = self.flow.gradient(problem, state, like, lambda _: size * increment)
+        gradient = self.flow.gradient(problem, state, like, size * increment)
         return self._along(state, gradient)
 
     def _along(self, state: State, gradient: State) -> State:
@@ -102,7 +102,7 @@ class LabelNoiseFlow(AbstractStochasticFlow):
         r"""$\sum_n \|\nabla g_n\|^2$."""
 
         def squared_norm(slopes: Float[Array, "N C"]) -> Float[Array, ""]:
-            gradient = self.flow.gradient(problem, state, like, lambda _: slopes)
+            gradient = self.flow.gradient(problem, state, like, slopes)
             return tree_inner(gradient, self._along(state, gradient))
 
         count = problem.dataset.num_samples

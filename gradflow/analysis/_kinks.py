@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from .._check import check_nonnegative
+from .._chunks import sum_over
 from .._network import AbstractNetwork, smoothing_of
 from .._network.pre_activations import pre_activations
 from .._problem import Problem
@@ -49,4 +50,9 @@ def sliding_units(
         ]
         return jnp.stack(counts) if counts else jnp.zeros(0, int)
 
-    return jnp.sum(jax.vmap(at_kink)(problem.dataset.inputs), axis=0)
+    def of_some(inputs, once) -> Int[Array, " hidden"]:
+        return jnp.sum(once(jax.vmap(at_kink)(inputs)), axis=0)
+
+    return sum_over(
+        of_some, problem.dataset.inputs, problem.batch_size, problem.sharding
+    )

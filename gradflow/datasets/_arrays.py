@@ -9,12 +9,17 @@ from jaxtyping import Array, Float, Shaped
 
 
 def concrete(array: Shaped[ArrayLike, "..."]) -> np.ndarray | None:
-    """The values of `array`, or `None` under a transformation, where there are none.
+    """The values of `array`, or `None` where there are none to see: under a
+    transformation, and on the devices of other processes.
 
     Every check of values asks here first, so that datasets can be built inside `jit`
     and `vmap`; only shapes and dtypes are checked there.
     """
-    return None if isinstance(array, Tracer) else np.asarray(array)
+    if isinstance(array, Tracer):
+        return None
+    if isinstance(array, jax.Array) and not array.is_fully_addressable:
+        return None
+    return np.asarray(array)
 
 
 def as_floating(
