@@ -6,7 +6,9 @@ import math
 import matplotlib.pyplot as plt
 import pytest
 
+import gradflow as gf
 from gradflow.__main__ import main
+from small import network, problem
 
 # So few samples, units and steps that compiling is all the cost. The number of steps,
 # 20, is the same everywhere, so that runs which differ in nothing else share it.
@@ -141,3 +143,23 @@ def test_output_that_is_a_file(tmp_path, capsys):
         main([*SMALL, "--out", str(tmp_path / "file")])
     assert raised.value.code == 2
     assert "file" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_resume(tmp_path, capsys):
+    trajectory = gf.descend(problem(), 0.01, network(), 3, path=tmp_path / "run")
+    assert main(["resume", str(tmp_path / "run")]) == 0
+    assert capsys.readouterr().out.strip() == repr(trajectory)
+
+
+def test_resume_what_failed(tmp_path, capsys):
+    with pytest.raises(gf.SolveError):
+        gf.descend(problem(), 1e200, network(), 3, path=tmp_path / "run")
+    assert main(["resume", str(tmp_path / "run")]) == 1
+    assert "nonfinite_state" in capsys.readouterr().err
+
+
+def test_resume_nothing(tmp_path, capsys):
+    with pytest.raises(SystemExit) as raised:
+        main(["resume", str(tmp_path / "run")])
+    assert raised.value.code == 2
+    assert "run" in capsys.readouterr().err.splitlines()[-1]

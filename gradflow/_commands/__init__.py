@@ -1,0 +1,2 @@
+from . import job as job
+from . import resume as resume
