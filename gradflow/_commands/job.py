@@ -4,34 +4,20 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import matplotlib
 
-from .. import datasets, plot
+from .. import plot
 from .._check import check_positive
-from .._flow import AbstractFlow, GradientFlow, LagrangeFlow, WeightNormFlow
-from .._loss import AbstractLoss, ExponentialLoss, LogisticLoss, SquareLoss
 from .._main_job import Job, Outcome, run
-from .._network import Dense, ReLU
 from .._problem import Problem
 from .._report import Report, report
 from .._results import SolveError
-from ..datasets import Dataset
-
-_LOSSES: dict[str, Callable[..., AbstractLoss]] = {
-    "square": SquareLoss,
-    "exponential": ExponentialLoss,
-    "logistic": LogisticLoss,
-}
-_FLOWS: dict[str, Callable[..., AbstractFlow]] = {
-    "lagrange": LagrangeFlow,
-    "gradient": GradientFlow,
-    "weight-norm": WeightNormFlow,
-}
+from .choices import FLOWS, LOSSES, data, network
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -82,8 +68,8 @@ def _parser() -> argparse.ArgumentParser:
     option("--per-class", type=int, default=50, help="training samples of each class")
     option("--widths", nargs="*", type=int, default=[32, 32], help="hidden widths")
     option("--smoothing", type=float, default=1e-2, help="ε of the smoothed ReLU")
-    option("--loss", choices=_LOSSES, default="square")
-    option("--flow", choices=_FLOWS, default="lagrange")
+    option("--loss", choices=LOSSES, default="square")
+    option("--flow", choices=FLOWS, default="lagrange")
     option("--weight-decay", type=float, default=1.0, metavar="LAMBDA")
     option("--rho", type=float, default=1.0, help="product of the norms at the start")
     option("--time", type=float, default=5.0, help="flow time to integrate")
@@ -99,42 +85,29 @@ def _job(options: argparse.Namespace) -> Job:
         check_positive(f"--{name}", getattr(options, name))
     if options.step > options.time:
         raise ValueError("`--step` must not exceed `--time`.")
-    train, test = (_data(options, split) for split in ("train", "test"))
-    widths = (*train.input_shape, *options.widths, 1)
-    network = Dense(
-        widths,
-        key=jax.random.key(options.seed),
-        activation=ReLU(options.smoothing),
-        norm=options.rho ** (1 / (len(widths) - 1)),
+    train, test = data(
+        mnist=options.mnist,
+        cifar10=options.cifar10,
+        classes=options.classes,
+        per_class=options.per_class,
     )
-    loss = _LOSSES[options.loss]()
+    loss = LOSSES[options.loss]()
     return Job(
         problem=Problem(train, loss),
         test_problem=Problem(test, loss),
-        network=network,
-        flow=_FLOWS[options.flow](weight_decay=options.weight_decay),
+        network=network(
+            train,
+            options.widths,
+            seed=options.seed,
+            smoothing=options.smoothing,
+            rho=options.rho,
+        ),
+        flow=FLOWS[options.flow](weight_decay=options.weight_decay),
         time=options.time,
         learning_rate=options.step,
         rtol=options.rtol,
         progress=options.progress,
     )
-
-
-def _data(options: argparse.Namespace, split: str) -> Dataset:
-    per_class = options.per_class if split == "train" else None
-    if options.mnist is not None:
-        return datasets.mnist(
-            options.mnist, classes=options.classes, split=split, per_class=per_class
-        )
-    if options.cifar10 is not None:
-        return datasets.cifar10(
-            options.cifar10,
-            classes=options.classes,
-            split=split,
-            per_class=per_class,
-            image=False,
-        )
-    return datasets.digits(options.classes, split=split, per_class=per_class)
 
 
 _SYMBOLS = {
