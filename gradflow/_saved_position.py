@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import _nested
+from ._npy import is_storable
 from ._process import AbstractPosition
 
 _PREFIX = "position"
@@ -24,7 +25,7 @@ def position_to_arrays(
         if is_key(leaf):
             keys[name] = str(jax.random.key_impl(leaf))
             leaf = jax.random.key_data(leaf)
-        arrays[name] = np.asarray(leaf)
+        arrays[name] = _storable(np.asarray(leaf))
     return arrays, keys
 
 
@@ -49,9 +50,13 @@ def position_from_arrays(
         raise ValueError(f"the arrays {differing} are missing, or too many")
 
     def restore(name: str, like: Any) -> Any:
-        value = jnp.asarray(arrays[name])
+        saved = arrays[name]
         if name in keys:
-            value = jax.random.wrap_key_data(value, impl=keys[name])
+            value = jax.random.wrap_key_data(jnp.asarray(saved), impl=keys[name])
+        elif saved.dtype == _storable(np.empty(0, like.dtype)).dtype:
+            value = jnp.asarray(saved.view(like.dtype))
+        else:
+            value = saved
         if (value.shape, value.dtype) != (like.shape, like.dtype):
             raise ValueError(
                 f"the array {name!r} is {value.dtype}{list(value.shape)}, and not "
@@ -63,6 +68,12 @@ def position_from_arrays(
     dynamic, static = eqx.partition(template, _is_array)
     structure = jax.tree.structure(dynamic)
     return eqx.combine(jax.tree.unflatten(structure, restored), static)
+
+
+def _storable(array: np.ndarray) -> np.ndarray:
+    """The same bytes, of a type that NumPy gets back from a file."""
+    kept = is_storable(array.dtype)
+    return array if kept else array.view(f"u{array.dtype.itemsize}")
 
 
 def _leaves(position: AbstractPosition) -> dict[str, Any]:
