@@ -18,9 +18,9 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import small
 
 import gradflow as gf
+import small
 from gradflow import _npz, _recording
 
 

@@ -1,57 +1,56 @@
 """Runs on disk that were killed, interrupted or damaged."""
 
 import contextlib
-import errno
+import functools
 import json
 import os
 import shutil
-import zipfile
-from pathlib import Path
+import warnings
 
 import jax
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kills import contents, descend, without_patience
 
 import gradflow as gf
+import small
 from gradflow import _npz, _recording
+from gradflow._description import describe, fingerprint
 from gradflow._run_files import RunFiles
 from gradflow._run_page import arguments_of
+from kills import contents, descend, without_patience
 
-CALLS = ("pwrite", "replace", "fsync", "ftruncate", "unlink")
+
+@contextlib.contextmanager
+def impatient():
+    before = (_recording._PATIENCE, _recording._SECONDS)
+    without_patience()
+    try:
+        yield
+    finally:
+        _recording._PATIENCE, _recording._SECONDS = before
 
 
 @contextlib.contextmanager
 def before_calls(hook):
     """Calls `hook` with the name before whatever changes a file."""
+
+    def hooked(name, call, *arguments, **options):
+        hook(name)
+        return call(*arguments, **options)
+
     with pytest.MonkeyPatch.context() as patch:
-        for name in CALLS:
-
-            def hooked(*arguments, _name=name, _call=getattr(os, name), **options):
-                hook(_name)
-                return _call(*arguments, **options)
-
-            patch.setattr(os, name, hooked)
+        for name in ("pwrite", "replace", "fsync", "ftruncate", "unlink"):
+            call = getattr(os, name)
+            patch.setattr(os, name, functools.partial(hooked, name, call))
         yield
-
-
-@contextlib.contextmanager
-def impatient():
-    patch = (_recording._PATIENCE, _recording._SECONDS)
-    without_patience()
-    try:
-        yield
-    finally:
-        _recording._PATIENCE, _recording._SECONDS = patch
 
 
 def snapshots_of(path, folder, is_wanted):
     """Makes the run, and copies what a kill would leave behind at each of the calls
     that are wanted, by number."""
-    number = 0
-    copies = []
+    number, copies = 0, []
 
     def copy(name):
         nonlocal number
@@ -79,16 +78,168 @@ def whole(folder):
 
 @pytest.fixture(scope="module")
 def killed(folder, whole):
-    """What kills at some moments have left."""
-    # The first calls, those round the first checkpoints, and then some.
+    """What kills have left: at the first calls, round the first checkpoints, and at
+    some of the others."""
     wanted = {*range(1, 40, 3), *range(40, 1500, 127)}
     return snapshots_of(folder / "slow", folder, wanted.__contains__)
 
 
 def test_going_on_after_a_kill(killed, whole, tmp_path):
     expected = contents(whole)
+    assert contents(killed[0].parent / "slow") == expected
     for copy in killed:
         path = shutil.copytree(copy, tmp_path / copy.name)
         descend(path)
         assert contents(path) == expected, copy.name
         assert not list(path.glob("*.part"))
+
+
+# Damage.
+
+
+def loaded(path):
+    """What there is to read of a run, as plain bytes."""
+    trajectory = gf.Trajectory.load(path)
+    leaves = [np.asarray(x) for x in jax.tree.leaves(trajectory)]
+    return [(x.dtype.str, x.shape, x.tobytes()) for x in leaves]
+
+
+def arguments_print(path):
+    files, given = RunFiles(path), {"observe": small.OBSERVE}
+    arguments = arguments_of(files.read_page(), files.read_inputs(), given, path)
+    return fingerprint(describe(arguments))
+
+
+@pytest.fixture(scope="module")
+def runs(folder, whole, killed):
+    """Runs to damage, one at its end, one half done; what there is to read of each,
+    also where the last checkpoint is missing; others to take files from, the first of
+    which is another run."""
+    other = folder / "other"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(small, "network", functools.partial(small.network, seed=2))
+        descend(other)
+    others = [other, *killed[-3:], whole]
+    right = [loaded(run) for run in others[1:]]
+    for run in (whole, killed[-3]):
+        copy = shutil.copytree(run, folder / f"{run.name} without its last")
+        (copy / "state.npz").unlink()
+        right.append(loaded(copy))
+    return [whole, killed[-3]], others, right, arguments_print(whole)
+
+
+ODD = st.sampled_from(
+    [None, True, -1, 0, 1, 2**70, 1e308, float("nan"), "", "../..", [], {}, [[]]]
+) | st.integers(1, 3000).map(lambda depth: functools.reduce(_nest, range(depth), 0))
+
+
+def _nest(inner, _):
+    return [inner]
+
+
+def _edited(page, places, value):
+    """The page with another value at a place that is told by the numbers."""
+    node = page
+    while isinstance(node, dict | list) and node:
+        keys = list(node) if isinstance(node, dict) else list(range(len(node)))
+        key = keys[next(places) % len(keys)]
+        if next(places) % 3 == 0 or not isinstance(node[key], dict | list):
+            node[key] = value
+            break
+        node = node[key]
+    return page
+
+
+def _edit_json(path, places, value):
+    text = path.read_text()
+    with contextlib.suppress(RecursionError):
+        text = json.dumps(_edited(json.loads(text), places, value))
+    path.write_text(text)
+
+
+def _edit_npz(path, places, value):
+    header, arrays = _npz.read(path)
+    with contextlib.suppress(RecursionError):
+        _npz.write(path, _edited(header, places, value), arrays)
+
+
+@st.composite
+def damages(draw):
+    """Something that happens to a file of a run."""
+    kind = draw(
+        st.sampled_from(
+            ["flip", "cut", "insert", "foreign", "delete", "swap", "swap all", "edit"]
+        )
+    )
+    at, data = draw(st.floats(0, 1)), draw(st.binary(min_size=1, max_size=40))
+    places = draw(st.lists(st.integers(0, 50), min_size=40, max_size=40))
+    number, value = draw(st.integers(0, 50)), draw(ODD)
+
+    def damage(run, others):
+        files = sorted(p for p in run.rglob("*.np[yz]")) + [run / "run.json"]
+        path = files[number % len(files)]
+        content = path.read_bytes()
+        place = round(at * len(content))
+        taken = others[places[0] % len(others)]
+        other = taken / path.relative_to(run)
+        if kind == "flip" and place < len(content):
+            flipped = bytes([content[place] ^ 1 << number % 8])
+            path.write_bytes(content[:place] + flipped + content[place + 1 :])
+        elif kind == "cut":
+            path.write_bytes(content[:place])
+        elif kind == "insert":
+            path.write_bytes(content[:place] + data + content[place:])
+        elif kind == "foreign":
+            path.write_bytes(data)
+        elif kind == "delete":
+            path.unlink()
+        elif kind == "swap" and other.exists():
+            shutil.copy(other, path)
+        elif kind == "swap all":
+            for name in ("state.npz", "state.previous.npz", "rows"):
+                source = taken / name
+                copy = shutil.copytree if source.is_dir() else shutil.copy
+                if (run / name).is_dir():
+                    shutil.rmtree(run / name)
+                copy(source, run / name)
+        elif kind == "edit":
+            edit = {".json": _edit_json, ".npz": _edit_npz}.get(path.suffix)
+            if edit is not None:
+                edit(path, iter(places), value)
+
+    return damage
+
+
+def right_or_refused(path, call, expected):
+    """Whether it is right; an error has to name the folder."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            result = call(path)
+        except (ValueError, OSError) as error:
+            assert str(path) in str(error)
+            return False
+    assert result in expected
+    return True
+
+
+def check_damaged(runs, number, damage, path):
+    """Whether a damaged run can be gone on with, of which only right things come."""
+    originals, others, right, arguments = runs
+    shutil.rmtree(path, ignore_errors=True)
+    shutil.copytree(originals[number], path)
+    damage(path, others)
+    can_load = right_or_refused(path, loaded, right)
+    can_resume = right_or_refused(path, arguments_print, [arguments])
+    return can_load and can_resume
+
+
+@settings(
+    deadline=None,
+    derandomize=True,
+    max_examples=100,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(number=st.integers(0, 1), damage=damages())
+def test_damaged_runs(number, damage, runs, tmp_path):
+    check_damaged(runs, number, damage, tmp_path / "run")
