@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 import os
+import resource
 import shutil
 import warnings
 
@@ -243,3 +244,76 @@ def check_damaged(runs, number, damage, path):
 @given(number=st.integers(0, 1), damage=damages())
 def test_damaged_runs(number, damage, runs, tmp_path):
     check_damaged(runs, number, damage, tmp_path / "run")
+
+
+class Trap:
+    """Unpickling it would leave a mark."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return (os.mkdir, (self.path,))
+
+
+@pytest.mark.parametrize("file", ["state.npz", "inputs.npz", "rows/ts.npy"])
+def test_pickles_are_refused(file, whole, tmp_path):
+    path, mark = shutil.copytree(whole, tmp_path / "run"), tmp_path / "mark"
+    (path / "state.previous.npz").unlink()
+    trap = np.array([Trap(mark)])
+    with (path / file).open("wb") as stream:
+        if file.endswith(".npz"):
+            np.savez(stream, header=trap, ts=trap)
+        else:
+            np.save(stream, trap)
+    for call in (loaded, arguments_print) if file == "inputs.npz" else (loaded,):
+        right_or_refused(path, call, [loaded(whole), arguments_print(whole)])
+    assert not mark.exists()
+
+
+def test_arrays_that_would_not_fit_into_memory(whole, tmp_path):
+    path = shutil.copytree(whole, tmp_path / "run")
+    zeros = np.zeros(2**23)
+    with (path / "state.npz").open("wb") as stream:
+        np.savez_compressed(stream, header=np.array('{"format": 1}'), zeros=zeros)
+    with pytest.warns(UserWarning, match="would unpack from .*Taking the .* before"):
+        assert RunFiles(path).read_checkpoint() is not None
+
+
+# A full disk.
+
+
+@contextlib.contextmanager
+def files_no_longer_than(size):
+    """As on a full disk, except for the number of the error."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+# The rows of the networks are the largest files at the end, the state at the start.
+@pytest.mark.parametrize(
+    ("size", "file"),
+    [
+        (0, "inputs.npz"),
+        (3000, "run.json"),
+        (150, "rows/ts.npy"),
+        (5000, "state.npz"),
+        (9000, "rows/networks/0.npy"),
+    ],
+)
+def test_full_disk(size, file, whole, killed, tmp_path):
+    path, limit = tmp_path / "run", files_no_longer_than(size)
+    if file.startswith(("rows", "state")):
+        shutil.copytree(killed[-9], path)
+    before = loaded(path) if path.exists() else None
+    with impatient(), limit, pytest.raises(OSError, match=f"{path / file}"):
+        descend(path)
+    assert not list(path.glob("*.part"))
+    if before is not None:
+        assert loaded(path)[0][1] >= before[0][1]
+    descend(path)
+    assert contents(path) == contents(whole)
