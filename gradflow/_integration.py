@@ -3,6 +3,7 @@
 from typing import Any
 
 import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -88,7 +89,7 @@ class Integration(AbstractProcess[IntegrationPosition]):
             vector=vector,
             solver_state=_numbers_to_arrays(solver_state),
             controller_state=_numbers_to_arrays(controller_state),
-            made_jump=False,
+            made_jump=never if self._may_jump(parts, vector) else False,
             timescale=timescale,
             num_rows=zero,
             num_steps=zero,
@@ -275,6 +276,24 @@ class Integration(AbstractProcess[IntegrationPosition]):
             t,
             state,
         )
+
+    def _may_jump(self, parts: Any, vector: Float[Array, " P"]) -> bool:
+        """Whether the controller says in an array if it has jumped, and not `False`."""
+        given = self.settings.controller
+        if given is None:
+            return False
+        order = parts.solver.error_order(parts.terms)
+
+        def made_jump(t: Float[Array, ""], vector: Float[Array, " P"]) -> Any:
+            controller = given.wrap(jnp.asarray(1))
+            _, state = controller.init(
+                parts.terms, t, t, vector, parts.dt0, None, parts.solver.func, order
+            )
+            return controller.adapt_step_size(
+                t, t, vector, vector, None, vector, order, state
+            )[3]
+
+        return eqx.filter_eval_shape(made_jump, self.settings.t0, vector) is not False
 
     def _coordinates(self, timescale: Float[Array, ""]) -> Coordinates:
         return coordinates(self.flow, self.network, self.settings.t0, timescale)

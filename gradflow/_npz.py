@@ -4,12 +4,14 @@ import json
 import os
 import secrets
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+
+_MOST_DEFLATED = 1032
+"""By how much deflate makes zeros smaller."""
 
 
 def write(
@@ -49,8 +51,11 @@ def write_whole(
             before()
         os.replace(part, path)
         sync_names(path.parent)
-    except BaseException:
+    except BaseException as error:
         part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and error.filename is None:
+            # That the disk is full, the system says without a name.
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
         raise
 
 
@@ -65,17 +70,20 @@ def sync_names(folder: Path) -> None:
         os.close(descriptor)
 
 
-def read(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Reads what `write` has written.
+def read(
+    path: str | os.PathLike, *, compressed: bool = True
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Reads what `write` has written; compressed arrays only where there may be such.
 
     **Raises:** `FileNotFoundError`, or `ValueError` for anything but such a file.
     """
-    if Path(path).is_file() and not zipfile.is_zipfile(path):
-        raise ValueError(f"`path`: {path} is not an .npz file, or not a whole one.")
     try:
-        # Opened here, since `np.load` leaves a damaged file open.
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        # Opened here, and once: `np.load` leaves a damaged file open, and at the next
+        # look there may be another file under the name.
+        with open(path, "rb") as stream:
+            _check_sizes(stream, compressed=compressed)
+            with np.load(stream, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
         header = json.loads(str(arrays.pop("header")))
         # Damage to the directory of the file can hide an entry.
         missing = set(header.get("arrays", ())) - set(arrays)
@@ -83,17 +91,21 @@ def read(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, np.ndarray]
             raise ValueError(f"the arrays {sorted(missing)} are missing")
     except FileNotFoundError:
         raise
-    except (
-        OSError,
-        RuntimeError,
-        EOFError,
-        KeyError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        NotImplementedError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+    # Damage shows as nearly any exception: BadZipFile, zlib.error, LZMAError, EOFError,
+    # TokenError, MemoryError for a wild shape, RecursionError for a wild page.
+    except Exception as error:
         raise ValueError(f"`path`: {path} cannot be read: {error}") from error
     return header, arrays
+
+
+def _check_sizes(stream: IO[bytes], *, compressed: bool) -> None:
+    """Raises a `ValueError` for what is no .npz file, and for one that would unpack to
+    more than can have been written to it."""
+    if not zipfile.is_zipfile(stream):
+        raise ValueError("it is not an .npz file, or not a whole one")
+    with zipfile.ZipFile(stream) as file:
+        unpacked = sum(entry.file_size for entry in file.infolist())
+    size = stream.seek(0, os.SEEK_END)
+    if unpacked > size * (_MOST_DEFLATED if compressed else 1):
+        raise ValueError(f"it would unpack from {size} bytes to {unpacked}")
+    stream.seek(0)

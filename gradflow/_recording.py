@@ -69,19 +69,22 @@ def record(
     """
     check_nonnegative("checkpoint_seconds", seconds)
     files = RunFiles(path)
-    checkpoint = None
-    if files.exists():
-        page.check_same(files.read_page())
-        checkpoint = files.read_checkpoint()
+    checkpoint = _checkpoint(files, page)
+    interrupts = Interrupts()
     if checkpoint is None or not checkpoint.header["complete"]:
-        with files.writer(checkpoint) as writer, Interrupts() as interrupts:
-            if not files.exists():
-                files.begin(page.to_json(), page.arrays)
-            recording = _Recording(process, network, files, writer, names)
-            position = recording.begin(checkpoint)
-            recording.go_on(position, interrupts, seconds=seconds, progress=progress)
+        with files.lock(), interrupts:
+            # Whoever had the lock before may have come further.
+            checkpoint = _checkpoint(files, page, repair=True)
+            with files.writer(checkpoint) as writer:
+                if not files.exists():
+                    files.begin(page.to_json(), page.arrays)
+                recording = _Recording(process, network, files, writer, names)
+                position = recording.begin(checkpoint)
+                recording.go_on(
+                    position, interrupts, seconds=seconds, progress=progress
+                )
     trajectory = Trajectory.load(files.path, like=network)
-    if trajectory.result == RESULTS.unfinished:
+    if interrupts.any:
         raise RunInterrupted(
             f"Interrupted. What there is so far is in {files.path}: `gradflow.resume` "
             "goes on from there, `gradflow.Trajectory.load` reads it.",
@@ -91,6 +94,15 @@ def record(
     if throw:
         raise_failure(trajectory)
     return trajectory
+
+
+def _checkpoint(
+    files: RunFiles, page: RunPage, *, repair: bool = False
+) -> Checkpoint | None:
+    if not files.exists():
+        return None
+    page.check_same(files.read_page())
+    return files.read_checkpoint(repair=repair)
 
 
 class _Recording:
@@ -121,12 +133,18 @@ class _Recording:
         """Where to go on: at the start, where there is no checkpoint."""
         if checkpoint is not None:
             template = eqx.filter_eval_shape(_start, self._process)
-            return position_from_arrays(
-                template, checkpoint.arrays, checkpoint.header["keys"]
-            )
+            try:
+                return position_from_arrays(
+                    template, checkpoint.arrays, checkpoint.header["keys"]
+                )
+            except ValueError as error:
+                raise ValueError(
+                    f"`path`: {self._files.path} holds a checkpoint of another version "
+                    f"of this run: {error}. Begin again in another folder."
+                ) from error
         position = _start(self._process)
         self._append(self._no_rows)
-        self._write_checkpoint(position)
+        self._write_checkpoint(position, complete=False)
         return position
 
     def go_on(
@@ -139,12 +157,12 @@ class _Recording:
     ) -> None:
         """Advances to the end, or until there is an interrupt."""
         steps, is_compiled = 1, False
-        due = time.monotonic() + seconds
+        due = time.perf_counter() + seconds
         with _bar(shown=progress) as bar:
             while not (position.has_ended or interrupts.any):
-                before, began = position, time.monotonic()
+                before, began = position, time.perf_counter()
                 position = self._advance(position, steps)
-                now = time.monotonic()
+                now = time.perf_counter()
                 bar.n = round(100 * float(self._process.fraction(position)), 2)
                 bar.refresh()
                 if is_compiled:
@@ -152,13 +170,13 @@ class _Recording:
                     in_time = int(made * _SECONDS / (now - began))
                     steps = max(1, min(in_time, _FASTER * steps))
                 is_compiled = True
-                if now >= due:
-                    self._write_checkpoint(position)
-                    took = time.monotonic() - now
+                if now >= due and not position.has_ended:
+                    self._write_checkpoint(position, complete=False)
+                    took = time.perf_counter() - now
                     due = now + took + max(seconds, _PATIENCE * took)
         if position.has_ended:
             self._append_end(position)
-        self._write_checkpoint(position)
+        self._write_checkpoint(position, complete=bool(position.has_ended))
 
     def _advance(self, position: AbstractPosition, steps: int) -> AbstractPosition:
         before = int(position.num_rows)
@@ -181,13 +199,12 @@ class _Recording:
         row = (end.t, *_row(self._process, end))
         self._append(Rows(*jax.tree.map(lambda x: np.asarray(x)[None], row)))
 
-    def _write_checkpoint(self, position: AbstractPosition) -> None:
+    def _write_checkpoint(self, position: AbstractPosition, *, complete: bool) -> None:
         end = _conclude(self._process, position)
-        has_ended = bool(position.has_ended)
         met = zip(self._names, end.conditions_met, strict=True)
         header, arrays = header_and_arrays_of_end(
             self._network.with_weights(end.weights),
-            end.result if has_ended else RESULTS.unfinished,
+            end.result if complete else RESULTS.unfinished,
             end.stats,
             next((name for name, is_met in met if is_met), None),
         )
@@ -199,7 +216,7 @@ class _Recording:
             Checkpoint(
                 {
                     "trajectory": {**header, "trees": trees},
-                    "complete": has_ended,
+                    "complete": complete,
                     "rows": self._writer.state(),
                     "keys": keys,
                 },

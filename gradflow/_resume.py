@@ -43,7 +43,7 @@ def resume(
     """
     files = RunFiles(path)
     page = files.read_page()
-    arguments = arguments_of(page, files.read_inputs(), given)
+    arguments = arguments_of(page, files.read_inputs(), given, path)
     return _FUNCTIONS[page["function"]](
         **arguments,
         path=path,

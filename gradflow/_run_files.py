@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import _npz
+from ._lock import Lock
 from ._row_files import RowWriter, read
 
 _FORMAT = 1
@@ -33,6 +34,7 @@ class RunFiles:
     - `state.npz`: where the run is. Written anew at each checkpoint; the one before
         is kept as `state.previous.npz`.
     - `rows/`: a `.npy` file for each array of saved rows, which grow.
+    - `.lock`: empty, and locked by whoever writes.
 
     No file is ever changed in a way that could leave a damaged one behind: they are
     written under another name, brought to the disk and renamed, or only appended to.
@@ -102,7 +104,7 @@ class RunFiles:
 
         **Raises:** `FileNotFoundError`, or `ValueError` where they are damaged.
         """
-        _, arrays = _npz.read(self._inputs)
+        _, arrays = _npz.read(self._inputs, compressed=False)
         return arrays
 
     def write_checkpoint(self, checkpoint: Checkpoint) -> None:
@@ -116,21 +118,31 @@ class RunFiles:
             if newest.exists():
                 os.replace(newest, previous)
 
-        header = {"format": _FORMAT, **checkpoint.header}
+        header = {"format": _FORMAT, "run": self._run(), **checkpoint.header}
+        header["checksum"] = _checksum(header)
         # Not compressed, which would take longer than writing.
         _npz.write(
             newest, header, checkpoint.arrays, compress=False, before=keep_previous
         )
 
-    def read_checkpoint(self) -> Checkpoint | None:
+    def read_checkpoint(self, *, repair: bool = False) -> Checkpoint | None:
         """The last one that is whole, or `None` where there was none yet.
+
+        **Arguments:**
+
+        - `repair`: whether it takes the place of a later one that is damaged or
+            missing. Only under the `lock`.
 
         **Raises:** `ValueError` where all are damaged.
         """
         failures = []
-        for path in filter(Path.exists, self._states):
+        for path in self._states:
             try:
                 checkpoint = self._read_state(path)
+            # There is none for a moment while the next one is being written, and one
+            # before it then. So the order matters, and to look first would not do.
+            except FileNotFoundError:
+                continue
             except ValueError as error:
                 failures.append(error)
                 continue
@@ -139,6 +151,8 @@ class RunFiles:
                     f"{failures[0]} Taking the checkpoint before it, {path}.",
                     stacklevel=2,
                 )
+            if repair:
+                os.replace(path, self._states[0])
             return checkpoint
         if failures:
             raise ValueError(
@@ -158,9 +172,14 @@ class RunFiles:
         return checkpoint
 
     def _read_state(self, path: Path) -> Checkpoint:
-        header, arrays = _npz.read(path)
+        header, arrays = _npz.read(path, compressed=False)
         try:
             _check_format(header)
+            header.pop("arrays")
+            if header.pop("checksum", None) != _checksum(header):
+                raise ValueError("it has changed since it was written")
+            if header["run"] != self._run():
+                raise ValueError(f"it is not of the run that {self._page.name} is of")
             checkpoint = Checkpoint(header, arrays)
             # A checkpoint is worth nothing without its rows.
             self.read_rows(checkpoint)
@@ -172,36 +191,51 @@ class RunFiles:
         """The saved rows up to a checkpoint, as memory maps."""
         return read(self.rows, checkpoint.header["rows"])
 
-    def writer(self, checkpoint: Checkpoint | None) -> RowWriter:
-        """Goes on writing rows after a checkpoint, or from the start.
+    def lock(self) -> Lock:
+        """Keeps others from writing; makes the folder where there is none.
 
-        **Raises:** `ValueError` where another process is doing so, where they are not
-        as they were at the checkpoint, and where a new folder is not empty; `OSError`
-        where nothing can be written.
+        **Raises:** `ValueError` where another process is writing, and where a new
+        folder is not empty; `OSError` where nothing can be written.
         """
-        if checkpoint is not None:
-            writer = RowWriter.reopen(self.rows, checkpoint.header["rows"])
-        elif self.exists():
-            writer = RowWriter.reopen(self.rows, _NO_ROWS)
-        else:
-            self._check_empty()
-            writer = RowWriter.create(self.rows)
+        self._check_empty()
+        self.path.mkdir(parents=True, exist_ok=True)
+        return Lock(self.path)
+
+    def writer(self, checkpoint: Checkpoint | None) -> RowWriter:
+        """Goes on writing rows after a checkpoint, or from the start. Only under the
+        `lock`.
+
+        **Raises:** `ValueError` where the rows are not as they were at the checkpoint;
+        `OSError` where nothing can be written.
+        """
         # Files that were being written when a process was killed.
-        for part in self.path.glob("*.part"):
+        for part in self._parts():
             part.unlink()
-        return writer
+        if checkpoint is not None:
+            return RowWriter.reopen(self.rows, checkpoint.header["rows"])
+        if self.exists():
+            # It was killed before the first checkpoint, and no row counts.
+            return RowWriter.reopen(self.rows, _NO_ROWS)
+        return RowWriter.create(self.rows)
+
+    def _run(self) -> str:
+        """Tells the run from all others."""
+        return _checksum(self.read_page())
+
+    def _parts(self) -> set[Path]:
+        names = (self._page.name, self._inputs.name, self._states[0].name)
+        return {part for name in names for part in self.path.glob(f"{name}.*.part")}
 
     def _check_empty(self) -> None:
-        if not self.path.is_dir():
+        if self.exists() or not self.path.is_dir():
             return
         # These a process leaves behind that is killed before it has begun.
-        begun = {self.rows.name, self._inputs.name}
-        others = [p for p in self.path.iterdir() if p.suffix != ".part"]
-        foreign = sorted({p.name for p in others} - begun)
+        begun = {self.path / ".lock", self.rows, self._inputs} | self._parts()
+        foreign = sorted(set(self.path.iterdir()) - begun)
         if foreign:
             raise ValueError(
                 f"`path`: {self.path} holds no run, but something else, "
-                f"{foreign[0]!r}. Give a folder of the run's own."
+                f"{foreign[0].name!r}. Give a folder of the run's own."
             )
 
 

@@ -1,5 +1,6 @@
 """Which run it is that a folder holds."""
 
+import os
 import platform
 import warnings
 from collections.abc import Mapping
@@ -85,15 +86,23 @@ def arguments_of(
     page: Mapping[str, Any],
     arrays: dict[str, np.ndarray],
     given: Mapping[str, Any],
+    path: str | os.PathLike,
 ) -> dict[str, Any]:
-    """The arguments of the call, of which some may have to be `given` again.
+    """The arguments of the call, of which some may have to be `given` again; `path` is
+    for messages.
 
     **Raises:** `ValueError` where they have, where one of them is another one than
     before, and where page or arrays are damaged.
     """
     _check_precision(page)
     description = Description(page["arguments"], arrays)
-    check_whole(description, page["fingerprint"])
+    try:
+        check_whole(description, page["fingerprint"])
+    except ValueError as error:
+        raise ValueError(
+            f"`path`: the arguments of the run in {os.fspath(path)} cannot be used: "
+            f"{error}"
+        ) from error
     return restore(description, given)
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import _nested
+from ._npy import is_storable
 from ._process import AbstractPosition
 
 _PREFIX = "position"
@@ -21,12 +22,10 @@ def position_to_arrays(
     kind."""
     arrays, keys = {}, {}
     for name, leaf in _leaves(position).items():
-        if not _is_array(leaf):
-            continue
         if is_key(leaf):
             keys[name] = str(jax.random.key_impl(leaf))
             leaf = jax.random.key_data(leaf)
-        arrays[name] = np.asarray(leaf)
+        arrays[name] = _storable(np.asarray(leaf))
     return arrays, keys
 
 
@@ -44,35 +43,41 @@ def position_from_arrays(
 
     **Raises:** `ValueError` where they do not fit.
     """
-    leaves = _leaves(template)
+    expected = _leaves(template)
     found = {name for name in arrays if name.startswith(f"{_PREFIX}/")}
-    expected = {name for name, leaf in leaves.items() if _is_array(leaf)}
-    # What is known when a run starts may not be later.
-    unknown = {name for name, leaf in leaves.items() if isinstance(leaf, bool)}
-    if not expected <= found <= expected | unknown:
+    if found != set(expected):
         differing = sorted(found.symmetric_difference(expected))
         raise ValueError(f"the arrays {differing} are missing, or too many")
 
     def restore(name: str, like: Any) -> Any:
-        if name not in found:
-            return like
-        value = jnp.asarray(arrays[name])
+        saved = arrays[name]
         if name in keys:
-            value = jax.random.wrap_key_data(value, impl=keys[name])
-        shape, dtype = (like.shape, like.dtype) if _is_array(like) else ((), bool)
-        if value.shape != shape or value.dtype != dtype:
+            value = jax.random.wrap_key_data(jnp.asarray(saved), impl=keys[name])
+        elif saved.dtype == _storable(np.empty(0, like.dtype)).dtype:
+            value = jnp.asarray(saved.view(like.dtype))
+        else:
+            value = saved
+        if (value.shape, value.dtype) != (like.shape, like.dtype):
             raise ValueError(
                 f"the array {name!r} is {value.dtype}{list(value.shape)}, and not "
-                f"{dtype}{list(shape)}"
+                f"{like.dtype}{list(like.shape)}"
             )
         return value
 
-    restored = [restore(name, leaf) for name, leaf in leaves.items()]
-    return jax.tree.unflatten(jax.tree.structure(template), restored)
+    restored = [restore(name, leaf) for name, leaf in expected.items()]
+    dynamic, static = eqx.partition(template, _is_array)
+    structure = jax.tree.structure(dynamic)
+    return eqx.combine(jax.tree.unflatten(structure, restored), static)
+
+
+def _storable(array: np.ndarray) -> np.ndarray:
+    """The same bytes, of a type that NumPy gets back from a file."""
+    kept = is_storable(array.dtype)
+    return array if kept else array.view(f"u{array.dtype.itemsize}")
 
 
 def _leaves(position: AbstractPosition) -> dict[str, Any]:
-    leaves = _nested.flatten(position)
+    leaves = _nested.flatten(eqx.filter(position, _is_array))
     return {"/".join([_PREFIX, *map(str, path)]): x for path, x in leaves.items()}
 
 

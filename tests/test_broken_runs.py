@@ -1,0 +1,319 @@
+"""Runs on disk that were killed, interrupted or damaged."""
+
+import contextlib
+import functools
+import json
+import os
+import resource
+import shutil
+import warnings
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import gradflow as gf
+import small
+from gradflow import _npz, _recording
+from gradflow._description import describe, fingerprint
+from gradflow._run_files import RunFiles
+from gradflow._run_page import arguments_of
+from kills import contents, descend, without_patience
+
+
+@contextlib.contextmanager
+def impatient():
+    before = (_recording._PATIENCE, _recording._SECONDS)
+    without_patience()
+    try:
+        yield
+    finally:
+        _recording._PATIENCE, _recording._SECONDS = before
+
+
+@contextlib.contextmanager
+def before_calls(hook):
+    """Calls `hook` with the name before whatever changes a file."""
+
+    def hooked(name, call, *arguments, **options):
+        hook(name)
+        return call(*arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("pwrite", "replace", "fsync", "ftruncate", "unlink"):
+            call = getattr(os, name)
+            patch.setattr(os, name, functools.partial(hooked, name, call))
+        yield
+
+
+def snapshots_of(path, folder, is_wanted):
+    """Makes the run, and copies what a kill would leave behind at each of the calls
+    that are wanted, by number."""
+    number, copies = 0, []
+
+    def copy(name):
+        nonlocal number
+        number += 1
+        if is_wanted(number) and path.exists():
+            copies.append(folder / f"{number}-{name}")
+            shutil.copytree(path, copies[-1])
+
+    with impatient(), before_calls(copy):
+        descend(path)
+    return copies
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def whole(folder):
+    """A run that came to its end in one go."""
+    descend(folder / "whole")
+    return folder / "whole"
+
+
+@pytest.fixture(scope="module")
+def killed(folder, whole):
+    """What kills have left: at the first calls, round the first checkpoints, and at
+    some of the others."""
+    wanted = {*range(1, 40, 3), *range(40, 1500, 127)}
+    return snapshots_of(folder / "slow", folder, wanted.__contains__)
+
+
+def test_going_on_after_a_kill(killed, whole, tmp_path):
+    expected = contents(whole)
+    assert contents(killed[0].parent / "slow") == expected
+    for copy in killed:
+        path = shutil.copytree(copy, tmp_path / copy.name)
+        descend(path)
+        assert contents(path) == expected, copy.name
+        assert not list(path.glob("*.part"))
+
+
+# Damage.
+
+
+def loaded(path):
+    """What there is to read of a run, as plain bytes."""
+    trajectory = gf.Trajectory.load(path)
+    leaves = [np.asarray(x) for x in jax.tree.leaves(trajectory)]
+    return [(x.dtype.str, x.shape, x.tobytes()) for x in leaves]
+
+
+def arguments_print(path):
+    files, given = RunFiles(path), {"observe": small.OBSERVE}
+    arguments = arguments_of(files.read_page(), files.read_inputs(), given, path)
+    return fingerprint(describe(arguments))
+
+
+@pytest.fixture(scope="module")
+def runs(folder, whole, killed):
+    """Runs to damage, one at its end, one half done; what there is to read of each,
+    also where the last checkpoint is missing; others to take files from, the first of
+    which is another run."""
+    other = folder / "other"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(small, "network", functools.partial(small.network, seed=2))
+        descend(other)
+    others = [other, *killed[-3:], whole]
+    right = [loaded(run) for run in others[1:]]
+    for run in (whole, killed[-3]):
+        copy = shutil.copytree(run, folder / f"{run.name} without its last")
+        (copy / "state.npz").unlink()
+        right.append(loaded(copy))
+    return [whole, killed[-3]], others, right, arguments_print(whole)
+
+
+ODD = st.sampled_from(
+    [None, True, -1, 0, 1, 2**70, 1e308, float("nan"), "", "../..", [], {}, [[]]]
+) | st.integers(1, 3000).map(lambda depth: functools.reduce(_nest, range(depth), 0))
+
+
+def _nest(inner, _):
+    return [inner]
+
+
+def _edited(page, places, value):
+    """The page with another value at a place that is told by the numbers."""
+    node = page
+    while isinstance(node, dict | list) and node:
+        keys = list(node) if isinstance(node, dict) else list(range(len(node)))
+        key = keys[next(places) % len(keys)]
+        if next(places) % 3 == 0 or not isinstance(node[key], dict | list):
+            node[key] = value
+            break
+        node = node[key]
+    return page
+
+
+def _edit_json(path, places, value):
+    text = path.read_text()
+    with contextlib.suppress(RecursionError):
+        text = json.dumps(_edited(json.loads(text), places, value))
+    path.write_text(text)
+
+
+def _edit_npz(path, places, value):
+    header, arrays = _npz.read(path)
+    with contextlib.suppress(RecursionError):
+        _npz.write(path, _edited(header, places, value), arrays)
+
+
+@st.composite
+def damages(draw):
+    """Something that happens to a file of a run."""
+    kind = draw(
+        st.sampled_from(
+            ["flip", "cut", "insert", "foreign", "delete", "swap", "swap all", "edit"]
+        )
+    )
+    at, data = draw(st.floats(0, 1)), draw(st.binary(min_size=1, max_size=40))
+    places = draw(st.lists(st.integers(0, 50), min_size=40, max_size=40))
+    number, value = draw(st.integers(0, 50)), draw(ODD)
+
+    def damage(run, others):
+        files = sorted(p for p in run.rglob("*.np[yz]")) + [run / "run.json"]
+        path = files[number % len(files)]
+        content = path.read_bytes()
+        place = round(at * len(content))
+        taken = others[places[0] % len(others)]
+        other = taken / path.relative_to(run)
+        if kind == "flip" and place < len(content):
+            flipped = bytes([content[place] ^ 1 << number % 8])
+            path.write_bytes(content[:place] + flipped + content[place + 1 :])
+        elif kind == "cut":
+            path.write_bytes(content[:place])
+        elif kind == "insert":
+            path.write_bytes(content[:place] + data + content[place:])
+        elif kind == "foreign":
+            path.write_bytes(data)
+        elif kind == "delete":
+            path.unlink()
+        elif kind == "swap" and other.exists():
+            shutil.copy(other, path)
+        elif kind == "swap all":
+            for name in ("state.npz", "state.previous.npz", "rows"):
+                source = taken / name
+                copy = shutil.copytree if source.is_dir() else shutil.copy
+                if (run / name).is_dir():
+                    shutil.rmtree(run / name)
+                copy(source, run / name)
+        elif kind == "edit":
+            edit = {".json": _edit_json, ".npz": _edit_npz}.get(path.suffix)
+            if edit is not None:
+                edit(path, iter(places), value)
+
+    return damage
+
+
+def right_or_refused(path, call, expected):
+    """Whether it is right; an error has to name the folder."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            result = call(path)
+        except (ValueError, OSError) as error:
+            assert str(path) in str(error)
+            return False
+    assert result in expected
+    return True
+
+
+def check_damaged(runs, number, damage, path):
+    """Whether a damaged run can be gone on with, of which only right things come."""
+    originals, others, right, arguments = runs
+    shutil.rmtree(path, ignore_errors=True)
+    shutil.copytree(originals[number], path)
+    damage(path, others)
+    can_load = right_or_refused(path, loaded, right)
+    can_resume = right_or_refused(path, arguments_print, [arguments])
+    return can_load and can_resume
+
+
+@settings(
+    deadline=None,
+    derandomize=True,
+    max_examples=100,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(number=st.integers(0, 1), damage=damages())
+def test_damaged_runs(number, damage, runs, tmp_path):
+    check_damaged(runs, number, damage, tmp_path / "run")
+
+
+class Trap:
+    """Unpickling it would leave a mark."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return (os.mkdir, (self.path,))
+
+
+@pytest.mark.parametrize("file", ["state.npz", "inputs.npz", "rows/ts.npy"])
+def test_pickles_are_refused(file, whole, tmp_path):
+    path, mark = shutil.copytree(whole, tmp_path / "run"), tmp_path / "mark"
+    (path / "state.previous.npz").unlink()
+    trap = np.array([Trap(mark)])
+    with (path / file).open("wb") as stream:
+        if file.endswith(".npz"):
+            np.savez(stream, header=trap, ts=trap)
+        else:
+            np.save(stream, trap)
+    for call in (loaded, arguments_print) if file == "inputs.npz" else (loaded,):
+        right_or_refused(path, call, [loaded(whole), arguments_print(whole)])
+    assert not mark.exists()
+
+
+def test_arrays_that_would_not_fit_into_memory(whole, tmp_path):
+    path = shutil.copytree(whole, tmp_path / "run")
+    zeros = np.zeros(2**23)
+    with (path / "state.npz").open("wb") as stream:
+        np.savez_compressed(stream, header=np.array('{"format": 1}'), zeros=zeros)
+    with pytest.warns(UserWarning, match="would unpack from .*Taking the .* before"):
+        assert RunFiles(path).read_checkpoint() is not None
+
+
+# A full disk.
+
+
+@contextlib.contextmanager
+def files_no_longer_than(size):
+    """As on a full disk, except for the number of the error."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+# The rows of the networks are the largest files at the end, the state at the start.
+@pytest.mark.parametrize(
+    ("size", "file"),
+    [
+        (0, "inputs.npz"),
+        (3000, "run.json"),
+        (150, "rows/ts.npy"),
+        (5000, "state.npz"),
+        (9000, "rows/networks/0.npy"),
+    ],
+)
+def test_full_disk(size, file, whole, killed, tmp_path):
+    path, limit = tmp_path / "run", files_no_longer_than(size)
+    if file.startswith(("rows", "state")):
+        shutil.copytree(killed[-9], path)
+    before = loaded(path) if path.exists() else None
+    with impatient(), limit, pytest.raises(OSError, match=f"{path / file}"):
+        descend(path)
+    assert not list(path.glob("*.part"))
+    if before is not None:
+        assert loaded(path)[0][1] >= before[0][1]
+    descend(path)
+    assert contents(path) == contents(whole)
