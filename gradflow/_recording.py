@@ -1,5 +1,6 @@
 """Runs that are written to disk as they go, and go on from there."""
 
+import contextlib
 import dataclasses
 import os
 import time
@@ -23,6 +24,7 @@ from ._run import raise_failure
 from ._run_files import Checkpoint, RunFiles
 from ._run_page import RunPage
 from ._saved_position import is_key, position_from_arrays, position_to_arrays
+from ._several import agreed, is_first, wait_for_all, whole
 from ._trajectory import Trajectory
 from ._trajectory_format import arrays_of_rows, header_and_arrays_of_end
 
@@ -70,21 +72,30 @@ def record(
     check_nonnegative("checkpoint_seconds", seconds)
     files = RunFiles(path)
     checkpoint = _checkpoint(files, page)
-    interrupts = Interrupts()
+    is_interrupted = False
     if checkpoint is None or not checkpoint.header["complete"]:
-        with files.lock(), interrupts:
-            # Whoever had the lock before may have come further.
-            checkpoint = _checkpoint(files, page, repair=True)
-            with files.writer(checkpoint) as writer:
+        with contextlib.ExitStack() as stack:
+            interrupts = stack.enter_context(Interrupts())
+            writer = None
+            if is_first():
+                stack.enter_context(files.lock())
+                # Whoever had the lock before may have come further.
+                checkpoint = _checkpoint(files, page, repair=True)
+                writer = stack.enter_context(files.writer(checkpoint))
                 if not files.exists():
                     files.begin(page.to_json(), page.arrays)
-                recording = _Recording(process, network, files, writer, names)
-                position = recording.begin(checkpoint)
-                recording.go_on(
-                    position, interrupts, seconds=seconds, progress=progress
-                )
+            wait_for_all("gradflow: the folder is in order")
+            if not is_first():
+                checkpoint = _checkpoint(files, page)
+            wait_for_all("gradflow: the checkpoint has been read")
+            recording = _Recording(process, network, files, writer, names)
+            position = recording.begin(checkpoint)
+            is_interrupted = recording.go_on(
+                position, interrupts, seconds=seconds, progress=progress
+            )
+            wait_for_all("gradflow: the run is on the disk")
     trajectory = Trajectory.load(files.path, like=network)
-    if interrupts.any:
+    if is_interrupted:
         raise RunInterrupted(
             f"Interrupted. What there is so far is in {files.path}: `gradflow.resume` "
             "goes on from there, `gradflow.Trajectory.load` reads it.",
@@ -106,14 +117,15 @@ def _checkpoint(
 
 
 class _Recording:
-    """A process, and the files to which it is written."""
+    """A process, and the files to which it is written: by whoever has a `writer`, which
+    is the first of several processes that make the run together."""
 
     def __init__(
         self,
         process: AbstractProcess,
         network: AbstractNetwork,
         files: RunFiles,
-        writer: RowWriter,
+        writer: RowWriter | None,
         names: Sequence[str],
     ):
         self._process = process
@@ -154,12 +166,13 @@ class _Recording:
         *,
         seconds: float | int,
         progress: bool,
-    ) -> None:
-        """Advances to the end, or until there is an interrupt."""
-        steps, is_compiled = 1, False
+    ) -> bool:
+        """Advances to the end, or until there is an interrupt, and returns whether
+        there was one."""
+        steps, is_compiled, is_interrupted = 1, False, False
         due = time.perf_counter() + seconds
-        with _bar(shown=progress) as bar:
-            while not (position.has_ended or interrupts.any):
+        with _bar(shown=progress and self._writer is not None) as bar:
+            while not (position.has_ended or is_interrupted):
                 before, began = position, time.perf_counter()
                 position = self._advance(position, steps)
                 now = time.perf_counter()
@@ -170,34 +183,40 @@ class _Recording:
                     in_time = int(made * _SECONDS / (now - began))
                     steps = max(1, min(in_time, _FASTER * steps))
                 is_compiled = True
-                if now >= due and not position.has_ended:
+                steps, is_interrupted, is_due = agreed(
+                    steps, interrupts.any, now >= due
+                )
+                if is_due and not (position.has_ended or is_interrupted):
                     self._write_checkpoint(position, complete=False)
                     took = time.perf_counter() - now
                     due = now + took + max(seconds, _PATIENCE * took)
         if position.has_ended:
             self._append_end(position)
         self._write_checkpoint(position, complete=bool(position.has_ended))
+        return bool(is_interrupted)
 
     def _advance(self, position: AbstractPosition, steps: int) -> AbstractPosition:
         before = int(position.num_rows)
         num_steps = jnp.asarray(steps, position.num_steps.dtype)
         position, rows = _advance(self._process, position, self._num_rows, num_steps)
         number = int(position.num_rows) - before
-        self._append(jax.tree.map(lambda x: np.asarray(x)[:number], rows))
+        self._append(jax.tree.map(lambda x: np.asarray(x)[:number], whole(rows)))
         return position
 
     def _append(self, rows: Rows) -> None:
-        arrays, _ = _named(rows)
-        self._writer.append(arrays)
+        if self._writer is not None:
+            arrays, _ = _named(rows)
+            self._writer.append(arrays)
 
     def _append_end(self, position: AbstractPosition) -> None:
         """Appends the point where a run ended early, which no one had asked to save."""
         end = _conclude(self._process, position)
-        ts = read(self._files.rows)["ts"]
-        if end.result == RESULTS.successful or (len(ts) > 0 and ts[-1] == end.t):
+        if end.result == RESULTS.successful:
             return
-        row = (end.t, *_row(self._process, end))
-        self._append(Rows(*jax.tree.map(lambda x: np.asarray(x)[None], row)))
+        row = whole((end.t, *_row(self._process, end)))
+        ts = read(self._files.rows)["ts"]
+        if len(ts) == 0 or ts[-1] != end.t:
+            self._append(Rows(*jax.tree.map(lambda x: np.asarray(x)[None], row)))
 
     def _write_checkpoint(self, position: AbstractPosition, *, complete: bool) -> None:
         end = _conclude(self._process, position)
@@ -209,7 +228,9 @@ class _Recording:
             next((name for name, is_met in met if is_met), None),
         )
         _, trees = _named(self._no_rows)
-        saved, keys = position_to_arrays(position)
+        saved, keys = position_to_arrays(whole(position))
+        if self._writer is None:
+            return
         # The rows first, since the checkpoint speaks of them.
         self._writer.sync()
         self._files.write_checkpoint(

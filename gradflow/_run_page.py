@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from ._description import Description, check_whole, describe, fingerprint, restore
+from ._several import whole
 
 _PACKAGES = ("gradflow-ode", "jax", "jaxlib", "diffrax", "equinox", "optax", "numpy")
 
@@ -76,6 +77,7 @@ def page_of(function: str, arguments: Mapping[str, Any]) -> RunPage:
 
     **Raises:** `ValueError` for arguments that are being traced.
     """
+    arguments = {name: whole(value) for name, value in arguments.items()}
     fingerprints = {
         name: fingerprint(describe({name: value})) for name, value in arguments.items()
     }

@@ -153,14 +153,14 @@ def test_what_cannot_be_shared():
         gf.shard_samples(whole(), jax.make_mesh((8,), ("samples",)), "members")
 
 
-def test_two_processes():
+def test_two_processes(tmp_path):
     script = Path(__file__).parent / "two_processes.py"
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     processes = [
         subprocess.Popen(
-            [sys.executable, script, str(port), str(rank)],
+            [sys.executable, script, str(port), str(rank), tmp_path / "run"],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
