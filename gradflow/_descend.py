@@ -97,6 +97,45 @@ def descend(
     **Raises:** `ValueError` for arguments that do not fit; `SolveError` for a failed
     run with `throw`.
     """
+    descent, names = descent_of(
+        problem,
+        optimiser,
+        network,
+        steps,
+        flow=flow,
+        sampler=sampler,
+        learning_rate=learning_rate,
+        save_steps=save_steps,
+        observe=observe,
+        until=until,
+        progress=progress,
+        save_networks=save_networks,
+    )
+    check_precision(network.weights[0].dtype)
+    rows, end = at_once(descent)
+    rows = with_end_row(rows, end, descent.row)
+    return finish(rows, end, network, names=names, throw=throw)
+
+
+def descent_of(
+    problem: Problem,
+    optimiser: optax.GradientTransformation | RealScalarLike,
+    network: AbstractNetwork,
+    steps: int,
+    *,
+    flow: AbstractFlow = GradientFlow(),  # noqa: B008
+    sampler: AbstractSampler = FullBatch(),  # noqa: B008
+    learning_rate: RealScalarLike | None = None,
+    save_steps: Any = None,
+    observe: Mapping[str, Observable] | None = None,
+    until: Any = None,
+    progress: bool = False,
+    save_networks: bool = True,
+) -> tuple[Descent, tuple[str, ...]]:
+    """What `descend` runs for these arguments, and the names of the conditions.
+
+    **Raises:** `ValueError` for arguments that do not fit.
+    """
     check_instance("problem", problem, Problem)
     check_instance("flow", flow, AbstractFlow)
     check_instance("sampler", sampler, AbstractSampler)
@@ -108,7 +147,6 @@ def descend(
         )
     problem.check(network)
     dtype = network.weights[0].dtype
-    check_precision(dtype)
     check_positive_integer("steps", steps)
     if isinstance(optimiser, (int, float, np.number, jax.Array)):
         check_scalar("optimiser", optimiser)
@@ -130,7 +168,7 @@ def descend(
     check_scalar("learning_rate", learning_rate)
     check_positive("learning_rate", learning_rate)
     conditions = as_conditions(until)
-    names = [describe(condition) for condition in conditions]
+    names = tuple(describe(condition) for condition in conditions)
     observe = as_observables(observe, problem, flow)
     flow = numbers_to_arrays(flow, dtype)
     descent = Descent(
@@ -147,9 +185,7 @@ def descend(
         progress=progress,
         save_networks=save_networks,
     )
-    rows, end = at_once(descent)
-    rows = with_end_row(rows, end, descent.row)
-    return finish(rows, end, network, names=names, throw=throw)
+    return descent, names
 
 
 def check_without_noise(flow: AbstractFlow) -> None:

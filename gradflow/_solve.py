@@ -127,11 +127,74 @@ def solve(
 
     **Raises:** `ValueError` for arguments that do not fit; `SolveError` as above.
     """
+    if error and controller is not None:
+        raise ValueError(
+            "`error` takes a second run with other tolerances, and cannot change those "
+            "of `controller`: leave that out, or compare two runs of your own."
+        )
+    integration, network, names = integration_of(
+        problem,
+        flow,
+        network,
+        t1,
+        t0=t0,
+        ts=ts,
+        rtol=rtol,
+        atol=atol,
+        smoothing=smoothing,
+        observe=observe,
+        until=until,
+        progress=progress,
+        save_networks=save_networks or error,
+        max_steps=max_steps,
+        max_defect=max_defect,
+        solver=solver,
+        controller=controller,
+        dt0=dt0,
+        adjoint=adjoint,
+    )
+    check_precision(network.weights[0].dtype, rtol)
+    rows, end = at_once(integration)
+    rows = with_end_row(rows, end, integration.row)
+    estimate = None
+    if error:
+        estimate = distance_from_coarser_run(rows, end, integration)
+        if not save_networks:
+            rows = dataclasses.replace(rows, weights=None)
+    return finish(rows, end, network, names=names, throw=throw, error=estimate)
+
+
+def integration_of(
+    problem: Problem,
+    flow: AbstractFlow,
+    network: AbstractNetwork,
+    t1: RealScalarLike,
+    *,
+    t0: RealScalarLike = 0.0,
+    ts: Any = None,
+    rtol: RealScalarLike = 1e-4,
+    atol: RealScalarLike | None = None,
+    smoothing: RealScalarLike | None = None,
+    observe: Mapping[str, Observable] | None = None,
+    until: Any = None,
+    progress: bool = False,
+    save_networks: bool = True,
+    max_steps: int = 1_000_000,
+    max_defect: RealScalarLike = 1e-3,
+    solver: diffrax.AbstractSolver | None = None,
+    controller: diffrax.AbstractStepSizeController | None = None,
+    dt0: RealScalarLike | None = None,
+    adjoint: diffrax.AbstractAdjoint | None = None,
+) -> tuple[Integration, AbstractNetwork, tuple[str, ...]]:
+    """What `solve` runs for these arguments, the network whose weights the trajectory's
+    networks replace, and the names of the conditions.
+
+    **Raises:** `ValueError` for arguments that do not fit.
+    """
     check_instance("problem", problem, Problem)
     check_instance("flow", flow, AbstractFlow)
     problem.check(network)
     dtype = network.weights[0].dtype
-    check_precision(dtype, rtol)
     t0, t1, ts = _check_times(flow, t0, t1, ts, dtype)
     check_positive("rtol", rtol)
     # For what is zero and stays so.
@@ -140,11 +203,6 @@ def solve(
     check_positive("max_defect", max_defect)
     if dt0 is not None:
         check_positive("dt0", dt0)
-    if error and controller is not None:
-        raise ValueError(
-            "`error` takes a second run with other tolerances, and cannot change those "
-            "of `controller`: leave that out, or compare two runs of your own."
-        )
     if controller is not None and has_forced_floor(controller):
         raise ValueError(
             "`controller` accepts steps of any error at its smallest size, `dtmin`: "
@@ -159,7 +217,7 @@ def solve(
     given = network
     adjustable, network = regularise(network, smoothing, default=3 * rtol)
     conditions = as_conditions(until)
-    names = [describe(condition) for condition in conditions]
+    names = tuple(describe(condition) for condition in conditions)
     observe = as_observables(observe, problem, flow)
     flow = numbers_to_arrays(flow, dtype)
     noise_steps = None
@@ -184,7 +242,7 @@ def solve(
         adjoint=diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint,
         max_steps=max_steps,
         progress=progress,
-        save_networks=save_networks or error,
+        save_networks=save_networks,
         noise_steps=noise_steps,
     )
     integration = Integration(
@@ -195,14 +253,7 @@ def solve(
         conditions=floats_to_arrays(conditions, dtype),
         settings=settings,
     )
-    rows, end = at_once(integration)
-    rows = with_end_row(rows, end, integration.row)
-    estimate = None
-    if error:
-        estimate = distance_from_coarser_run(rows, end, integration)
-        if not save_networks:
-            rows = dataclasses.replace(rows, weights=None)
-    return finish(rows, end, network, names=names, throw=throw, error=estimate)
+    return integration, network, names
 
 
 def _default_solver(
