@@ -117,6 +117,7 @@ def descend(
     }
     in_memory = path is None
     descent, names = descent_of(**arguments, progress=progress and in_memory)
+    check_precision(network.weights[0].dtype)
     if path is not None:
         return record(
             descent,
@@ -163,7 +164,6 @@ def descent_of(
         )
     problem.check(network)
     dtype = network.weights[0].dtype
-    check_precision(dtype)
     check_positive_integer("steps", steps)
     if isinstance(optimiser, (int, float, np.number, jax.Array)):
         check_scalar("optimiser", optimiser)

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ._flow import AbstractFlow
 from ._network import AbstractNetwork
-from ._observables import Point, measure
+from ._observables import Point, WholeState, measure
 from ._problem import Problem
 from ._process import AbstractPosition, AbstractProcess, End, Rows
 from ._results import RESULTS
@@ -160,6 +160,17 @@ class Descent(AbstractProcess[DescentPosition]):
 
     def fraction(self, position: DescentPosition) -> Float[Array, ""]:
         return position.num_steps / self.steps
+
+    def saving_states(self) -> "Descent":
+        return dataclasses.replace(
+            self, observables={"state": WholeState()}, save_networks=False
+        )
+
+    def row_along(
+        self, position: DescentPosition, t: Float[Array, ""], state: State
+    ) -> tuple[Any, Any, Any]:
+        del position
+        return self.row(t, state)
 
     def row(self, t: Float[Array, ""], state: State) -> tuple[Any, Any, Any]:
         return measure_row(

@@ -1,5 +1,6 @@
 """Integration of a flow, step by step."""
 
+import dataclasses
 from typing import Any
 
 import diffrax
@@ -12,6 +13,7 @@ from ._end_of_path import end_of_path
 from ._equation import Coordinates, coordinates, equation, events, initial
 from ._flow import AbstractClock, AbstractFlow
 from ._network import AbstractNetwork, smoothing_of
+from ._observables import WholeState
 from ._problem import Problem
 from ._process import AbstractPosition, AbstractProcess, End, Rows
 from ._results import RESULTS
@@ -127,15 +129,7 @@ class Integration(AbstractProcess[IntegrationPosition]):
 
         def measure(t, vector, args):
             del args
-            return measure_row(
-                self.problem,
-                self.flow,
-                at.network_at(t),
-                self.observables,
-                settings.save_networks,
-                t,
-                at.unravel(vector),
-            )
+            return self.row_along(position, t, at.unravel(vector))
 
         solution = diffrax.diffeqsolve(
             parts.terms,
@@ -265,6 +259,19 @@ class Integration(AbstractProcess[IntegrationPosition]):
     def fraction(self, position: IntegrationPosition) -> Float[Array, ""]:
         t0, t1 = self.settings.t0, self.settings.t1
         return (position.t - t0) / (t1 - t0)
+
+    def saving_states(self) -> "Integration":
+        return dataclasses.replace(
+            self,
+            observables={"state": WholeState()},
+            settings=dataclasses.replace(self.settings, save_networks=False),
+        )
+
+    def row_along(
+        self, position: IntegrationPosition, t: Float[Array, ""], state: State
+    ) -> tuple[Any, Any, Any]:
+        widening = self._coordinates(position.timescale).network_at(t)
+        return dataclasses.replace(self, network=widening).row(t, state)
 
     def row(self, t: Float[Array, ""], state: State) -> tuple[Any, Any, Any]:
         return measure_row(

@@ -111,6 +111,13 @@ class NormDefect(AbstractObservable):
         return point.flow.defect(point.state)
 
 
+class WholeState(AbstractObservable):
+    """The state itself, from which everything else can be measured later."""
+
+    def __call__(self, point: Point) -> State:
+        return point.state
+
+
 class Sharpness(AbstractObservable):
     r"""The largest eigenvalue of the Hessian of $L + \lambda P$, in the flow's metric
     and on its constraint set: of minus the Jacobian of the field.

@@ -46,6 +46,7 @@ class AbstractPosition(eqx.Module):
 
 
 P = TypeVar("P", bound=AbstractPosition)
+Process = TypeVar("Process", bound="AbstractProcess")
 
 
 class AbstractProcess(eqx.Module, Generic[P]):
@@ -79,6 +80,17 @@ class AbstractProcess(eqx.Module, Generic[P]):
     @abc.abstractmethod
     def conclude(self, position: P) -> End:
         """What there is to say about a run that has come to `position`."""
+
+    @abc.abstractmethod
+    def saving_states(self: Process) -> Process:
+        """The same run, of which only `observables["state"]` is saved."""
+
+    @abc.abstractmethod
+    def row_along(
+        self, position: P, t: Float[Array, ""], state: State
+    ) -> tuple[Float[Array, ""], Weights | None, dict[str, PyTree[Array]]]:
+        """What is saved, beside the time, of a state that a run which has come to
+        `position` had at time `t`."""
 
     @property
     @abc.abstractmethod

@@ -171,6 +171,7 @@ def solve(
     integration, network, names = integration_of(
         **arguments, progress=progress and in_memory
     )
+    check_precision(network.weights[0].dtype, rtol)
     if path is not None:
         if error:
             raise ValueError(
@@ -229,7 +230,6 @@ def integration_of(
     check_instance("flow", flow, AbstractFlow)
     problem.check(network)
     dtype = network.weights[0].dtype
-    check_precision(dtype, rtol)
     t0, t1, ts = _check_times(flow, t0, t1, ts, dtype)
     check_positive("rtol", rtol)
     # For what is zero and stays so.
