@@ -39,6 +39,7 @@ class Lanes(eqx.Module):
         )
 
 
+@eqx.filter_jit
 def idle_lanes(processes: Stacked[AbstractProcess], num_lanes: int) -> Lanes:
     """Lanes without members."""
 
