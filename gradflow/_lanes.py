@@ -91,11 +91,13 @@ def outcome(
     process = processes.take(lanes.members[lane])
     position, rows = jax.tree.map(lambda x: x[lane], (lanes.position, lanes.rows))
     end = process.conclude(position)
-    reached = jnp.arange(process.total_rows) < position.num_rows
+    places = jnp.arange(process.total_rows, dtype=position.num_rows.dtype)
+    reached = places < position.num_rows
 
     def with_end(saved: Array, last: Array) -> Array:
         is_reached = jnp.reshape(reached, (-1,) + (1,) * (saved.ndim - 1))
-        return jnp.concatenate([jnp.where(is_reached, saved, last), last[None]])
+        last = last[None]
+        return jnp.concatenate([jnp.where(is_reached, saved, last), last])
 
     ts, states = jax.tree.map(
         with_end, (rows.ts, rows.observables["state"]), (end.t, end.state)
