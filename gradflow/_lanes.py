@@ -46,7 +46,7 @@ def idle_lanes(processes: Stacked[AbstractProcess], num_lanes: int) -> Lanes:
     def first() -> tuple[AbstractPosition, Rows]:
         process = processes.take(0).saving_states()
         start = _arrays(process.start())
-        return process.advance(start, process.total_rows, jnp.asarray(1, jnp.int32))
+        return process.advance(start, process.total_rows, process.total_steps)
 
     position, rows = jax.tree.map(
         lambda x: jnp.zeros((num_lanes, *x.shape), x.dtype),
@@ -73,7 +73,8 @@ def go_on(
         position = jax.lax.cond(
             is_new, lambda: _arrays(process.start()), lambda: position
         )
-        after, new = process.advance(position, process.total_rows, num_steps)
+        further = num_steps.astype(process.total_steps.dtype)
+        after, new = process.advance(position, process.total_rows, further)
         return _arrays(after), _joined(rows, new, position.num_rows)
 
     position, rows = _over_lanes(one, lanes.num_lanes)(
