@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from . import _commands
 
-_COMMANDS = {"resume": _commands.resume.main}
+_COMMANDS = {"resume": _commands.resume.main, "sweep": _commands.sweep.main}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ._check import is_concrete
 from ._stacked import alike
 
 
@@ -14,9 +15,15 @@ def for_each(arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The arguments of each run. A list, a tuple or a vector has one for each, anything
     else is for all.
 
-    **Raises:** `ValueError` where nothing is a list, where their lengths differ, or
-    where one is empty.
+    **Raises:** `ValueError` where nothing is a list, where their lengths differ, where
+    one is empty, or where one is being traced.
     """
+    if not is_concrete(arguments):
+        raise ValueError(
+            f"`{next(iter(arguments))}`, or another argument, is being traced: an "
+            "ensemble cannot be part of a function that is compiled or "
+            "differentiated. Use `jax.vmap`."
+        )
     lists = {name: list(x) for name, x in arguments.items() if _is_several(x)}
     if not lists:
         raise ValueError(

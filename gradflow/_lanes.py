@@ -39,13 +39,14 @@ class Lanes(eqx.Module):
         )
 
 
+@eqx.filter_jit
 def idle_lanes(processes: Stacked[AbstractProcess], num_lanes: int) -> Lanes:
     """Lanes without members."""
 
     def first() -> tuple[AbstractPosition, Rows]:
         process = processes.take(0).saving_states()
         start = _arrays(process.start())
-        return process.advance(start, process.total_rows, jnp.asarray(1, jnp.int32))
+        return process.advance(start, process.total_rows, process.total_steps)
 
     position, rows = jax.tree.map(
         lambda x: jnp.zeros((num_lanes, *x.shape), x.dtype),
@@ -72,7 +73,8 @@ def go_on(
         position = jax.lax.cond(
             is_new, lambda: _arrays(process.start()), lambda: position
         )
-        after, new = process.advance(position, process.total_rows, num_steps)
+        further = num_steps.astype(process.total_steps.dtype)
+        after, new = process.advance(position, process.total_rows, further)
         return _arrays(after), _joined(rows, new, position.num_rows)
 
     position, rows = _over_lanes(one, lanes.num_lanes)(
@@ -90,11 +92,13 @@ def outcome(
     process = processes.take(lanes.members[lane])
     position, rows = jax.tree.map(lambda x: x[lane], (lanes.position, lanes.rows))
     end = process.conclude(position)
-    reached = jnp.arange(process.total_rows) < position.num_rows
+    places = jnp.arange(process.total_rows, dtype=position.num_rows.dtype)
+    reached = places < position.num_rows
 
     def with_end(saved: Array, last: Array) -> Array:
         is_reached = jnp.reshape(reached, (-1,) + (1,) * (saved.ndim - 1))
-        return jnp.concatenate([jnp.where(is_reached, saved, last), last[None]])
+        last = last[None]
+        return jnp.concatenate([jnp.where(is_reached, saved, last), last])
 
     ts, states = jax.tree.map(
         with_end, (rows.ts, rows.observables["state"]), (end.t, end.state)

@@ -43,6 +43,11 @@ def resume(
     """
     files = RunFiles(path)
     page = files.read_page()
+    if page["function"] not in _FUNCTIONS:
+        raise ValueError(
+            f"`path`: {os.fspath(path)} is the folder of a {page['function']}: "
+            "`gradflow resume` goes on with it, from the command line."
+        )
     arguments = arguments_of(page, files.read_inputs(), given, path)
     return _FUNCTIONS[page["function"]](
         **arguments,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tqdm
 
-from ._check import check_positive_integer, is_concrete
+from ._check import check_positive_integer
 from ._ensemble import Ensemble
 from ._members import default_lanes, default_workers, run_members
 from ._network import AbstractNetwork
@@ -38,11 +38,6 @@ def run_ensemble(
     workers = default_workers() if workers is None else workers
     check_positive_integer("lanes", lanes)
     check_positive_integer("workers", workers)
-    if not is_concrete(processes):
-        raise ValueError(
-            "`problem`, `flow` or `network` is being traced: an ensemble cannot be "
-            "part of a function that is compiled or differentiated. Use `jax.vmap`."
-        )
     trajectories: dict[int, Trajectory] = {}
     with tqdm.tqdm(
         total=len(processes), unit="member", disable=not progress

@@ -1,2 +1,3 @@
 from . import job as job
 from . import resume as resume
+from . import sweep as sweep

@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="gradflow",
         description="Integrates a gradient flow of a ReLU network on two classes of "
         "images to equilibrium, beside gradient descent on the same problem. Other "
-        "commands: `gradflow resume --help`.",
+        "commands: `gradflow resume` and `gradflow sweep`.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     option = parser.add_argument

@@ -10,6 +10,7 @@ import jax
 from .._results import RunInterrupted, SolveError
 from .._resume import resume
 from .._run_files import RunFiles
+from . import sweep
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -21,13 +22,17 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="gradflow resume",
         description="Goes on with a run of `gradflow.solve` or `gradflow.descend` that "
-        "writes to a folder, from its last checkpoint to its end.",
+        "writes to a folder, from its last checkpoint to its end; or with the sweep of "
+        "a folder.",
     )
     parser.add_argument("path", type=Path, metavar="DIR", help="the folder of the run")
     options = parser.parse_args(arguments)
     try:
-        page = RunFiles(options.path).read_page()
+        files = RunFiles(options.path)
+        page = files.read_page()
         jax.config.update("jax_enable_x64", page["double_precision"])
+        if page["function"] == sweep.FUNCTION:
+            return sweep.resume(page, files)
         print(resume(options.path, progress=True))
     except SolveError as error:
         print(f"The run failed. {error}\n{error.trajectory!r}", file=sys.stderr)

@@ -1,6 +1,7 @@
 """Figures of trajectories, one function each."""
 
 from ._comparison import comparison as comparison
+from ._ensemble import ensemble as ensemble
 from ._flow_against_descent import flow_against_descent as flow_against_descent
 from ._layers import layers as layers
 from ._loss import loss as loss
