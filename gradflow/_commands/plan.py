@@ -100,6 +100,6 @@ def _check_values(path: Path, plan: Plan) -> None:
         raise ValueError(f"{path}: give `mnist` or `cifar10`, not both.")
 
 
-def _check_all_positive(name: str, values: Sequence[float]) -> None:
+def _check_all_positive(name: str, values: Sequence[float | int]) -> None:
     for value in values:
         check_positive(name, value)
