@@ -16,7 +16,7 @@ from ._flow import AbstractFlow
 from ._network import AbstractNetwork
 from ._observables import Point, measure
 from ._problem import Problem
-from ._process import AbstractPosition, AbstractProcess, End, Rows
+from ._process import AbstractPosition, AbstractProcess, End, Rows, as_arrays
 from ._results import RESULTS
 from ._run import measure_row
 from ._sampler import AbstractSampler
@@ -74,8 +74,8 @@ class Descent(AbstractProcess[DescentPosition]):
         position = DescentPosition(
             num_steps=step,
             state=state,
-            optimiser_state=self._transformation().init(state),
-            sampler_state=self.sampler.init(self.problem),
+            optimiser_state=as_arrays(self._transformation().init(state)),
+            sampler_state=as_arrays(self.sampler.init(self.problem)),
             is_finite=jnp.array(True),
             conditions_met=self._check_conditions(step, state),
             num_rows=jnp.asarray(0, jnp.int32),

@@ -13,7 +13,7 @@ from ._equation import Coordinates, coordinates, equation, events, initial
 from ._flow import AbstractClock, AbstractFlow
 from ._network import AbstractNetwork, smoothing_of
 from ._problem import Problem
-from ._process import AbstractPosition, AbstractProcess, End, Rows
+from ._process import AbstractPosition, AbstractProcess, End, Rows, as_arrays
 from ._results import RESULTS
 from ._run import measure_row
 from ._settings import Settings
@@ -87,8 +87,8 @@ class Integration(AbstractProcess[IntegrationPosition]):
             t=t0,
             t_next=t_next,
             vector=vector,
-            solver_state=solver_state,
-            controller_state=controller_state,
+            solver_state=as_arrays(solver_state),
+            controller_state=as_arrays(controller_state),
             made_jump=never if self._may_jump(parts, vector) else False,
             timescale=timescale,
             num_rows=zero,
