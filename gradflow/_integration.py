@@ -109,13 +109,19 @@ class Integration(AbstractProcess[IntegrationPosition]):
         # as are missing to `num_rows`.
         never = _later_than(settings)
         padded = jnp.append(settings.ts, jnp.full(num_rows, never))
-        ts = jax.lax.dynamic_slice_in_dim(padded, position.num_rows, num_rows)
-        is_last = ts[-1] >= settings.ts[-1]
+        start = position.num_rows
+        ts = jax.lax.dynamic_slice_in_dim(padded, start, num_rows)
+        # No step goes beyond the last row. So the rows come in blocks that are the same
+        # wherever there are pauses.
+        stop = (start // num_rows + 1) * num_rows
+        is_last = stop >= self.total_rows
+        ts = jnp.where(start + jnp.arange(num_rows, dtype=start.dtype) < stop, ts, never)
         controller = pausing(
             parts.controller,
             position.t_next,
-            end=jnp.where(is_last, settings.t1, ts[-1]),
-            num_steps=jnp.minimum(num_steps, self.total_steps - position.num_steps),
+            end=jnp.where(is_last, settings.t1, padded[stop - 1]),
+            num_steps=num_steps,
+            most_steps=self.total_steps - position.num_steps,
         )
 
         def has_ended(t, y, args, **kwargs) -> Bool[Array, ""]:
@@ -174,7 +180,7 @@ class Integration(AbstractProcess[IntegrationPosition]):
         controller_state: Any = solution.controller_state
         made_jump: Any = solution.made_jump
         event_mask: Any = solution.event_mask
-        inner_state, t_next, _ = controller_state
+        inner_state, t_next, _, _ = controller_state
         t = saved_ts["end"][0]
         rows = Rows(saved_ts["saved"], *saved["saved"])
 
@@ -202,7 +208,7 @@ class Integration(AbstractProcess[IntegrationPosition]):
             controller_state=inner_state,
             made_jump=made_jump,
             timescale=position.timescale,
-            num_rows=position.num_rows + rows.num_reached().astype(jnp.int32),
+            num_rows=start + rows.num_reached().astype(jnp.int32),
             num_steps=num_steps,
             num_accepted_steps=add(position.num_accepted_steps, "num_accepted_steps"),
             result=result,

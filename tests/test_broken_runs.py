@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import warnings
 
 import jax
@@ -20,7 +21,7 @@ from gradflow import _npz, _recording
 from gradflow._description import describe, fingerprint
 from gradflow._run_files import RunFiles
 from gradflow._run_page import arguments_of
-from kills import contents, descend, without_patience
+from kills import contents, descend, is_low, without_patience
 
 
 @contextlib.contextmanager
@@ -73,7 +74,8 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def whole(folder):
     """A run that came to its end in one go."""
-    descend(folder / "whole")
+    trajectory = descend(folder / "whole")
+    assert trajectory.stats["num_steps"] == 53 and len(trajectory) == 19
     return folder / "whole"
 
 
@@ -95,6 +97,50 @@ def test_going_on_after_a_kill(killed, whole, tmp_path):
         assert not list(path.glob("*.part"))
 
 
+def test_reading_while_it_goes_on(whole, tmp_path):
+    """Also between two renames, when there is no `state.npz`."""
+    path, number, counts = tmp_path / "run", 0, []
+
+    def read(name):
+        nonlocal number
+        number += 1
+        if (path / "state.npz").exists() and (number % 50 or name != "replace"):
+            return
+        if RunFiles(path).exists() and RunFiles(path).read_checkpoint() is not None:
+            counts.append(len(gf.Trajectory.load(path)))
+            loss = np.load(path / "rows/observables/loss.npy")
+            assert counts[-1] <= len(loss) <= counts[-1] + 2
+            with pytest.raises(ValueError, match="another process is writing"):
+                descend(path)
+
+    with impatient(), before_calls(read):
+        descend(path)
+    assert len(counts) > 50 and counts == sorted(counts) and counts[-1] == 19
+    assert contents(path) == contents(whole)
+
+
+@pytest.mark.parametrize("number", [1, 20, 30, 100, 500])
+def test_ctrl_c(number, whole, tmp_path):
+    path, left = tmp_path / "run", number
+
+    def interrupt(name):
+        nonlocal left
+        left -= 1
+        if left in (0, -10 * (number == 500)):
+            signal.raise_signal(signal.SIGINT)
+
+    with impatient(), before_calls(interrupt):
+        with pytest.raises(KeyboardInterrupt) as caught:
+            descend(path)
+    if number not in (1, 500):
+        assert isinstance(caught.value, gf.RunInterrupted)
+        assert str(path) in str(caught.value) and "resume" in str(caught.value)
+        assert caught.value.trajectory.result == gf.RESULTS.unfinished
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    descend(path)
+    assert contents(path) == contents(whole)
+
+
 # Damage.
 
 
@@ -106,7 +152,7 @@ def loaded(path):
 
 
 def arguments_print(path):
-    files, given = RunFiles(path), {"observe": small.OBSERVE}
+    files, given = RunFiles(path), {"observe": small.OBSERVE, "until": is_low}
     arguments = arguments_of(files.read_page(), files.read_inputs(), given, path)
     return fingerprint(describe(arguments))
 
