@@ -115,7 +115,9 @@ class Integration(AbstractProcess[IntegrationPosition]):
         # wherever there are pauses.
         stop = (start // num_rows + 1) * num_rows
         is_last = stop >= self.total_rows
-        ts = jnp.where(start + jnp.arange(num_rows, dtype=start.dtype) < stop, ts, never)
+        ts = jnp.where(
+            start + jnp.arange(num_rows, dtype=start.dtype) < stop, ts, never
+        )
         controller = pausing(
             parts.controller,
             position.t_next,
