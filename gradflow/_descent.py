@@ -16,7 +16,7 @@ from ._flow import AbstractFlow
 from ._network import AbstractNetwork
 from ._observables import Point, WholeState, measure
 from ._problem import Problem
-from ._process import AbstractPosition, AbstractProcess, End, Rows
+from ._process import AbstractPosition, AbstractProcess, End, Rows, as_arrays
 from ._results import RESULTS
 from ._run import measure_row
 from ._sampler import AbstractSampler
@@ -74,8 +74,8 @@ class Descent(AbstractProcess[DescentPosition]):
         position = DescentPosition(
             num_steps=step,
             state=state,
-            optimiser_state=self._transformation().init(state),
-            sampler_state=self.sampler.init(self.problem),
+            optimiser_state=as_arrays(self._transformation().init(state)),
+            sampler_state=as_arrays(self.sampler.init(self.problem)),
             is_finite=jnp.array(True),
             conditions_met=self._check_conditions(step, state),
             num_rows=jnp.asarray(0, jnp.int32),
@@ -117,17 +117,18 @@ class Descent(AbstractProcess[DescentPosition]):
             meter_state = meter.step(meter_state, position.num_steps / self.steps)
             return (position, meter_state), (jnp.where(reached, t, jnp.inf), *saved)
 
-        # The step after the last row is where the next one is due.
+        # After the last row it goes to where the next one is due, in the same loop:
+        # another one, of the same steps, might be compiled to other last digits.
         padded = jnp.append(self.save_steps, jnp.full(num_rows + 1, self.steps))
         start = position.num_rows
         due = jax.lax.dynamic_slice_in_dim(padded, start, num_rows + 1)
-        is_row = start + jnp.arange(num_rows, dtype=start.dtype) < self.total_rows
+        number = jnp.arange(num_rows + 1, dtype=start.dtype)
+        is_row = (number < num_rows) & (start + number < self.total_rows)
         (position, meter_state), rows = jax.lax.scan(
-            go_and_save, (position, meter.init()), (due[:-1], is_row)
+            go_and_save, (position, meter.init()), (due, is_row)
         )
         meter.close(meter_state)  # pyright: ignore[reportArgumentType]
-        rows = Rows(*rows)
-        position = go_to(position, jnp.minimum(due[-1], limit))
+        rows = jax.tree.map(lambda x: x[:-1], Rows(*rows))
         position = dataclasses.replace(
             position,
             num_rows=start + rows.num_reached().astype(start.dtype),

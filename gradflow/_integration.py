@@ -15,7 +15,7 @@ from ._flow import AbstractClock, AbstractFlow
 from ._network import AbstractNetwork, smoothing_of
 from ._observables import WholeState
 from ._problem import Problem
-from ._process import AbstractPosition, AbstractProcess, End, Rows
+from ._process import AbstractPosition, AbstractProcess, End, Rows, as_arrays
 from ._results import RESULTS
 from ._run import measure_row
 from ._settings import Settings
@@ -89,8 +89,8 @@ class Integration(AbstractProcess[IntegrationPosition]):
             t=t0,
             t_next=t_next,
             vector=vector,
-            solver_state=_numbers_to_arrays(solver_state),
-            controller_state=_numbers_to_arrays(controller_state),
+            solver_state=as_arrays(solver_state),
+            controller_state=as_arrays(controller_state),
             made_jump=never if self._may_jump(parts, vector) else False,
             timescale=timescale,
             num_rows=zero,
@@ -111,16 +111,21 @@ class Integration(AbstractProcess[IntegrationPosition]):
         # as are missing to `num_rows`.
         never = _later_than(settings)
         padded = jnp.append(settings.ts, jnp.full(num_rows, never))
-        ts = jax.lax.dynamic_slice_in_dim(padded, position.num_rows, num_rows)
-        # Up to the next multiple of `num_rows`, wherever there was a pause before.
-        left = num_rows - position.num_rows % num_rows
-        ts = jnp.where(jnp.arange(num_rows, dtype=left.dtype) < left, ts, never)
-        is_last = position.num_rows + left >= self.total_rows
+        start = position.num_rows
+        ts = jax.lax.dynamic_slice_in_dim(padded, start, num_rows)
+        # No step goes beyond the last row. So the rows come in blocks that are the same
+        # wherever there are pauses.
+        stop = (start // num_rows + 1) * num_rows
+        is_last = stop >= self.total_rows
+        ts = jnp.where(
+            start + jnp.arange(num_rows, dtype=start.dtype) < stop, ts, never
+        )
         controller = pausing(
             parts.controller,
             position.t_next,
-            end=jnp.where(is_last, settings.t1, ts[left - 1]),
-            num_steps=jnp.minimum(num_steps, self.total_steps - position.num_steps),
+            end=jnp.where(is_last, settings.t1, padded[stop - 1]),
+            num_steps=num_steps,
+            most_steps=self.total_steps - position.num_steps,
         )
 
         def has_ended(t, y, args, **kwargs) -> Bool[Array, ""]:
@@ -171,7 +176,7 @@ class Integration(AbstractProcess[IntegrationPosition]):
         controller_state: Any = solution.controller_state
         made_jump: Any = solution.made_jump
         event_mask: Any = solution.event_mask
-        inner_state, t_next, _ = controller_state
+        inner_state, t_next, _, _ = controller_state
         t = saved_ts["end"][0]
         rows = Rows(saved_ts["saved"], *saved["saved"])
 
@@ -199,7 +204,7 @@ class Integration(AbstractProcess[IntegrationPosition]):
             controller_state=inner_state,
             made_jump=made_jump,
             timescale=position.timescale,
-            num_rows=position.num_rows + rows.num_reached().astype(jnp.int32),
+            num_rows=start + rows.num_reached().astype(jnp.int32),
             num_steps=num_steps,
             num_accepted_steps=add(position.num_accepted_steps, "num_accepted_steps"),
             result=result,
@@ -317,10 +322,3 @@ def _later_than(settings: Settings) -> Float[Array, ""]:
     span = settings.t1 - settings.t0
     shortest = 1000 * jnp.finfo(span.dtype).eps * jnp.abs(settings.t1)
     return settings.t1 + jnp.maximum(1e-3 * span, shortest)
-
-
-def _numbers_to_arrays(state: Any) -> Any:
-    """As they are after a step: another kind would mean another program."""
-    return jax.tree.map(
-        lambda x: jnp.asarray(x) if isinstance(x, (bool, int, float)) else x, state
-    )

@@ -5,6 +5,7 @@ import abc
 from typing import Any, Generic, TypeVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
@@ -101,6 +102,14 @@ class AbstractProcess(eqx.Module, Generic[P]):
     @abc.abstractmethod
     def total_steps(self) -> Int[Array, ""]:
         """How many steps it may make."""
+
+
+def as_arrays(state: Any) -> Any:
+    """With arrays in the places of Python's numbers, as loops make of them, so that it
+    is of the same structure before and after the first step."""
+    return jax.tree.map(
+        lambda x: jnp.asarray(x) if isinstance(x, bool | int | float) else x, state
+    )
 
 
 @eqx.filter_jit

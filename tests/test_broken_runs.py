@@ -1,15 +1,19 @@
 """Runs on disk that were killed, interrupted or damaged."""
 
 import contextlib
+import errno
 import functools
 import json
 import os
-import resource
 import shutil
+import signal
 import warnings
 
+import diffrax
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -20,7 +24,7 @@ from gradflow import _npz, _recording
 from gradflow._description import describe, fingerprint
 from gradflow._run_files import RunFiles
 from gradflow._run_page import arguments_of
-from kills import contents, descend, without_patience
+from kills import contents, descend, is_low, without_patience
 
 
 @contextlib.contextmanager
@@ -35,10 +39,10 @@ def impatient():
 
 @contextlib.contextmanager
 def before_calls(hook):
-    """Calls `hook` with the name before whatever changes a file."""
+    """Calls `hook` with the name and the arguments before whatever changes a file."""
 
     def hooked(name, call, *arguments, **options):
-        hook(name)
+        hook(name, *arguments)
         return call(*arguments, **options)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -53,7 +57,7 @@ def snapshots_of(path, folder, is_wanted):
     that are wanted, by number."""
     number, copies = 0, []
 
-    def copy(name):
+    def copy(name, *arguments):
         nonlocal number
         number += 1
         if is_wanted(number) and path.exists():
@@ -73,7 +77,8 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def whole(folder):
     """A run that came to its end in one go."""
-    descend(folder / "whole")
+    trajectory = descend(folder / "whole")
+    assert trajectory.stats["num_steps"] == 53 and len(trajectory) == 19
     return folder / "whole"
 
 
@@ -95,6 +100,103 @@ def test_going_on_after_a_kill(killed, whole, tmp_path):
         assert not list(path.glob("*.part"))
 
 
+def test_others_while_it_goes_on(whole, tmp_path):
+    """Also between two renames, when there is no `state.npz`."""
+    path, number, counts = tmp_path / "run", 0, []
+
+    def read(*arguments):
+        nonlocal number
+        number += 1
+        is_between = not (path / "state.npz").exists() and 100 < number < 300
+        if number % 100 == 0 or is_between:
+            counts.append(len(gf.Trajectory.load(path)))
+            loss = np.load(path / "rows/observables/loss.npy")
+            assert counts[-1] <= len(loss) <= counts[-1] + 1
+        if number % 500 == 0:
+            with pytest.raises(ValueError, match="another process is writing"):
+                descend(path)
+
+    with impatient(), before_calls(read):
+        descend(path)
+    assert len(counts) > 15 and counts == sorted(counts) and counts[-1] > 15
+    assert contents(path) == contents(whole)
+
+
+@pytest.mark.parametrize("number", [1, 20, 30, 100, 500])
+def test_ctrl_c(number, whole, tmp_path):
+    path, left = tmp_path / "run", number
+
+    def interrupt(*arguments):
+        nonlocal left
+        left -= 1
+        if left in (0, -10 * (number == 500)):
+            signal.raise_signal(signal.SIGINT)
+
+    with impatient(), before_calls(interrupt):
+        with pytest.raises(KeyboardInterrupt) as caught:
+            descend(path)
+    if number not in (1, 500):
+        assert isinstance(caught.value, gf.RunInterrupted)
+        assert str(path) in str(caught.value) and "resume" in str(caught.value)
+        assert caught.value.trajectory.result == gf.RESULTS.unfinished
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    descend(path)
+    assert contents(path) == contents(whole)
+
+
+JUMPS = diffrax.ClipStepSizeController(
+    diffrax.PIDController(rtol=1e-3, atol=1e-6), jump_ts=jnp.array([0.3, 0.5])
+)
+PAUSING = {
+    # Times to save at a jump and at the ends of blocks.
+    "jumps": lambda path: gf.solve(
+        small.problem(),
+        gf.GradientFlow(),
+        small.network(),
+        1.0,
+        ts=jnp.linspace(0.0, 1.0, 11),
+        controller=JUMPS,
+        observe={},
+        path=path,
+        checkpoint_seconds=0.0,
+    ),
+    "adam": lambda path: gf.descend(
+        small.problem(),
+        optax.adam(0.01, mu_dtype=jnp.bfloat16),
+        small.network(),
+        20,
+        observe={},
+        path=path,
+        checkpoint_seconds=0.0,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PAUSING)
+def test_pauses_change_nothing(name, tmp_path, monkeypatch):
+    write, left = _recording._Recording._write_checkpoint, 0
+
+    def stop_after_some(self, position, *, complete):
+        nonlocal left
+        write(self, position, complete=complete)
+        left -= 1
+        if left == 0:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(_recording, "_MOST_ROWS", 3)
+    run = PAUSING[name]
+    run(tmp_path / "whole")
+    monkeypatch.setattr(_recording._Recording, "_write_checkpoint", stop_after_some)
+    with impatient():
+        for stops in range(1, 100):
+            left = 1 + stops % 5
+            with contextlib.suppress(KeyboardInterrupt):
+                run(tmp_path / "paused")
+                break
+    assert stops > 5
+    assert contents(tmp_path / "paused") == contents(tmp_path / "whole")
+
+
 # Damage.
 
 
@@ -106,7 +208,7 @@ def loaded(path):
 
 
 def arguments_print(path):
-    files, given = RunFiles(path), {"observe": small.OBSERVE}
+    files, given = RunFiles(path), {"observe": small.OBSERVE, "until": is_low}
     arguments = arguments_of(files.read_page(), files.read_inputs(), given, path)
     return fingerprint(describe(arguments))
 
@@ -283,37 +385,53 @@ def test_arrays_that_would_not_fit_into_memory(whole, tmp_path):
 # A full disk.
 
 
-@contextlib.contextmanager
-def files_no_longer_than(size):
-    """As on a full disk, except for the number of the error."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-
-# The rows of the networks are the largest files at the end, the state at the start.
 @pytest.mark.parametrize(
-    ("size", "file"),
+    ("file", "calls"),
     [
-        (0, "inputs.npz"),
-        (3000, "run.json"),
-        (150, "rows/ts.npy"),
-        (5000, "state.npz"),
-        (9000, "rows/networks/0.npy"),
+        ("inputs.npz", 0),
+        ("run.json", 0),
+        ("state.npz", 0),
+        ("state.npz", 7),
+        ("rows/log_ts.npy", 2),
+        ("rows/networks/0.npy", 40),
     ],
 )
-def test_full_disk(size, file, whole, killed, tmp_path):
-    path, limit = tmp_path / "run", files_no_longer_than(size)
-    if file.startswith(("rows", "state")):
-        shutil.copytree(killed[-9], path)
-    before = loaded(path) if path.exists() else None
-    with impatient(), limit, pytest.raises(OSError, match=f"{path / file}"):
-        descend(path)
+def test_full_disk(file, calls, whole, tmp_path):
+    path, left = tmp_path / "run", calls
+
+    def fill(name, *arguments):
+        nonlocal left
+        if name not in ("pwrite", "fsync"):
+            return
+        if os.readlink(f"/proc/self/fd/{arguments[0]}").startswith(f"{path / file}"):
+            left -= 1
+            if left < 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with impatient(), before_calls(fill):
+        with pytest.raises(OSError, match="No space left") as caught:
+            descend(path)
+    assert caught.value.filename == f"{path / file}"
+    assert caught.value.errno == errno.ENOSPC
     assert not list(path.glob("*.part"))
-    if before is not None:
-        assert loaded(path)[0][1] >= before[0][1]
+    if (path / "state.npz").exists():
+        assert gf.Trajectory.load(path).result == gf.RESULTS.unfinished
     descend(path)
     assert contents(path) == contents(whole)
+
+
+def test_a_file_in_place_of_the_folder(whole, tmp_path):
+    (tmp_path / "run").touch()
+    for path in (tmp_path / "run", tmp_path / "run/deeper"):
+        with pytest.raises(OSError, match=f"{path}"):
+            descend(path)
+        with pytest.raises(FileNotFoundError, match=f"{path}"):
+            gf.resume(path)
+
+
+def test_a_folder_of_something_else(whole, tmp_path):
+    theirs = tmp_path / "film.mp4.part"
+    theirs.touch()
+    with pytest.raises(ValueError, match="`path`.* something else, 'film.mp4.part'"):
+        descend(tmp_path)
+    assert theirs.exists()
