@@ -10,6 +10,7 @@ from pathlib import Path
 
 import compile_time
 import descent
+import ensemble
 import equilibrium
 import filippov_check
 import jax
@@ -28,6 +29,7 @@ BENCHMARKS = {
         observing,
         descent,
         compile_time,
+        ensemble,
         scaling,
         known_error,
         order,

@@ -55,7 +55,9 @@ CLAIMS = {
         page["observed"].observables["residual"].shape == (101, 2)
     ),
     "Beside gradient descent": lambda page: jnp.max(page["distance"]) < 0.02,
-    "Many runs at once": lambda page: page["scales"].shape == (3,),
+    "Many runs at once": lambda page: (
+        page["scales"].shape == (3,) and page["rho"].shape == (6,)
+    ),
     "More samples than fit into memory": lambda page: (
         gf.analysis.relative_distance(page["same"].final, page["trajectory"].final)
         < 1e-3
