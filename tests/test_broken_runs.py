@@ -144,6 +144,18 @@ def test_ctrl_c(number, whole, tmp_path):
     assert contents(path) == contents(whole)
 
 
+def test_code_that_has_moved(whole):
+    """It has other names, and does the same."""
+
+    def moved(limit):
+        return lambda problem, network: problem.value(network) < limit
+
+    inside = {"until": lambda problem, network: problem.value(network) < 1.11}
+    assert len(gf.resume(whole, observe=small.OBSERVE, **inside)) == 19
+    with pytest.raises(ValueError, match="`until` differs"):
+        gf.resume(whole, observe=small.OBSERVE, until=moved(1.12))
+
+
 JUMPS = diffrax.ClipStepSizeController(
     diffrax.PIDController(rtol=1e-3, atol=1e-6), jump_ts=jnp.array([0.3, 0.5])
 )
