@@ -10,7 +10,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ._description import Description, check_whole, describe, fingerprint, restore
+from ._description import (
+    Description,
+    check_whole,
+    describe,
+    fingerprint,
+    restore,
+    without_labels,
+)
 from ._several import whole
 
 _PACKAGES = ("gradflow-ode", "jax", "jaxlib", "diffrax", "equinox", "optax", "numpy")
@@ -78,9 +85,11 @@ def page_of(function: str, arguments: Mapping[str, Any]) -> RunPage:
     **Raises:** `ValueError` for arguments that are being traced.
     """
     arguments = {name: whole(value) for name, value in arguments.items()}
-    fingerprints = {
-        name: fingerprint(describe({name: value})) for name, value in arguments.items()
-    }
+    fingerprints = {}
+    for name, value in arguments.items():
+        plain, arrays = describe({name: value})
+        unlabelled = Description({name: without_labels(plain[name])}, arrays)
+        fingerprints[name] = fingerprint(unlabelled)
     return RunPage(function, describe(arguments), fingerprints)
 
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from gradflow._run_files import RunFiles
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -22,7 +23,6 @@ import gradflow as gf
 import small
 from gradflow import _npz, _recording
 from gradflow._description import describe, fingerprint
-from gradflow._run_files import RunFiles
 from gradflow._run_page import arguments_of
 from kills import contents, descend, is_low, without_patience
 
@@ -142,6 +142,18 @@ def test_ctrl_c(number, whole, tmp_path):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     descend(path)
     assert contents(path) == contents(whole)
+
+
+def test_code_that_has_moved(whole):
+    """It has other names, and does the same."""
+
+    def moved(limit):
+        return lambda problem, network: problem.value(network) < limit
+
+    inside = {"until": lambda problem, network: problem.value(network) < 1.11}
+    assert len(gf.resume(whole, observe=small.OBSERVE, **inside)) == 19
+    with pytest.raises(ValueError, match="`until` differs"):
+        gf.resume(whole, observe=small.OBSERVE, until=moved(1.12))
 
 
 JUMPS = diffrax.ClipStepSizeController(

@@ -384,6 +384,12 @@ def test_code_made_again_has_the_same_fingerprint(name):
     assert fingerprint(once) == fingerprint(again)
 
 
+def test_code_has_the_same_fingerprint_within_a_function():
+    inside = fingerprint_of_code(lambda problem, network: problem.value(network))
+    outside = eval("lambda problem, network: problem.value(network)", globals())
+    assert fingerprint_of_code(outside) == inside
+
+
 def test_code_has_the_same_fingerprint_once_it_has_run():
     plain, jitted, filtered = made("return x + 1"), jax.jit(helper), closed_and_jitted()
     before = print_of([plain, jitted, filtered])

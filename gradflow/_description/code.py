@@ -91,7 +91,8 @@ class _Contents:
             code.co_code.hex(),
             code.co_exceptiontable.hex(),
             [code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount],
-            code.co_flags,
+            # Whether it stands within a function makes no difference to what it does.
+            code.co_flags & ~inspect.CO_NESTED,
             [list(code.co_names), list(code.co_freevars), list(code.co_cellvars)],
             [self._constant(constant) for constant in code.co_consts],
         ]

@@ -41,6 +41,22 @@ def check_whole(description: Description, expected: str) -> None:
         )
 
 
+def without_labels(node: Any) -> Any:
+    """Without the names of code, such as those of functions of a program that by now
+    has moved to a module."""
+    if isinstance(node, list):
+        return [without_labels(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    return {
+        tag: {k: without_labels(v) for k, v in content.items()}
+        if isinstance(content, dict)
+        else without_labels(content)
+        for tag, content in node.items()
+        if tag != "foreign"
+    }
+
+
 def canonical(tree: Any) -> str:
     """The one way to write a tree as strict JSON."""
     return json.dumps(tree, sort_keys=True, separators=(",", ":"), allow_nan=False)

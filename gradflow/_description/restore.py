@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .describe import array_name, describe
-from .description import Description, fingerprint
+from .description import Description, fingerprint, without_labels
 from .reader import Reader
 
 
@@ -52,7 +52,7 @@ def _check_same(description: Description, name: str, given: Any) -> None:
     }
     again = describe({name: given})
     before, now = (
-        Description({name: _without_labels(of.arguments[name])}, held)
+        Description({name: without_labels(of.arguments[name])}, held)
         for of, held in ((description, arrays), (again, again.arrays))
     )
     if fingerprint(before) != fingerprint(now):
@@ -61,19 +61,3 @@ def _check_same(description: Description, name: str, given: Any) -> None:
             "begin another run. Code of your own differs, too, where another version "
             "of Python has compiled it."
         )
-
-
-def _without_labels(node: Any) -> Any:
-    """Without the names of code, such as those of functions of a program that by now
-    has moved to a module."""
-    if isinstance(node, list):
-        return [_without_labels(item) for item in node]
-    if not isinstance(node, dict):
-        return node
-    return {
-        tag: {k: _without_labels(v) for k, v in content.items()}
-        if isinstance(content, dict)
-        else _without_labels(content)
-        for tag, content in node.items()
-        if tag != "foreign"
-    }
