@@ -17,7 +17,7 @@ from ._process import AbstractProcess, End, Rows
 from ._results import RESULTS
 from ._stacked import Stacked
 
-_FEWEST_STEPS = 32
+_FEWEST_STEPS = 16
 _MOST_STEPS = 4096
 _SEGMENTS_PER_RUN = 8
 """Lanes are looked at, and those that have ended filled again, about so many times

@@ -85,7 +85,8 @@ _ADVICE = {
 
 
 class SolveError(RuntimeError):
-    """A run failed. What it had computed until then is in `trajectory`."""
+    """A run failed. What it had computed until then is in `trajectory`: for a member of
+    an ensemble the whole [`gradflow.Ensemble`][]."""
 
     def __init__(self, message: str, trajectory):
         super().__init__(message)

@@ -53,7 +53,8 @@ def solve_ensemble(
         has ended makes room for the next. Not given: 64 on accelerators; 1 on CPUs,
         where more take longer.
     - `workers`: how many threads do that at the same time. Not given: one for each core
-        of a CPU, 1 on accelerators.
+        of a CPU, 1 on accelerators. JAX's context managers, such as `jax.enable_x64()`,
+        do not reach other threads: give 1 inside of them.
 
     Neither changes more than rounding does.
 
