@@ -11,8 +11,9 @@ from ._comparison import Comparison as Comparison
 from ._critical_point import CriticalPoint as CriticalPoint
 from ._default_observables import default_observables as default_observables
 from ._descend import descend as descend
-from ._descend_ensemble import descend_ensemble as descend_ensemble
 from ._ensemble import Ensemble as Ensemble
+from ._ensemble import descend_ensemble as descend_ensemble
+from ._ensemble import solve_ensemble as solve_ensemble
 from ._flow import AbstractClock as AbstractClock
 from ._flow import AbstractFlow as AbstractFlow
 from ._flow import AbstractPhysicalFlow as AbstractPhysicalFlow
@@ -73,7 +74,6 @@ from ._sampler import LabelNoise as LabelNoise
 from ._sampler import Minibatches as Minibatches
 from ._sharding import shard_samples as shard_samples
 from ._solve import solve as solve
-from ._solve_ensemble import solve_ensemble as solve_ensemble
 from ._solver import RKC as RKC
 from ._solver import RKC3 as RKC3
 from ._solver import Projected as Projected

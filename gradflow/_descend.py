@@ -29,14 +29,13 @@ from ._flow import (
 from ._network import AbstractNetwork
 from ._problem import Problem
 from ._process import at_once
-from ._recording import record
+from ._recording import page_of, record
 from ._run import (
     finish,
     floats_to_arrays,
     numbers_to_arrays,
     with_end_row,
 )
-from ._run_page import page_of
 from ._sampler import AbstractSampler, FullBatch
 from ._trajectory import Trajectory
 from ._types import Observable, RealScalarLike, State

@@ -4,8 +4,8 @@ import os
 from typing import Any
 
 from ._descend import descend
-from ._run_files import RunFiles
-from ._run_page import arguments_of
+from ._disk import RunFiles
+from ._recording import arguments_of
 from ._solve import solve
 from ._trajectory import Trajectory
 

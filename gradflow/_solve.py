@@ -26,14 +26,13 @@ from ._network import AbstractNetwork, has_kinks, regularise
 from ._noise import steps_of_noise
 from ._problem import Problem
 from ._process import at_once
-from ._recording import record
+from ._recording import page_of, record
 from ._run import (
     finish,
     floats_to_arrays,
     numbers_to_arrays,
     with_end_row,
 )
-from ._run_page import page_of
 from ._settings import Settings
 from ._solver import RKC, RKC3, AbstractStabilised, has_forced_floor
 from ._trajectory import Trajectory

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PyTree
 
-from . import _npz
 from ._check import is_concrete
+from ._disk import RunFiles
+from ._disk import npz as _npz
 from ._network import AbstractNetwork
 from ._results import RESULTS, is_okay, name_of
-from ._run_files import RunFiles
 from ._to_xarray import to_dataset
 from ._trajectory_format import arrays_of_rows, fields_of, header_and_arrays_of_end
 from ._types import AnyArray

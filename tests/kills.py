@@ -21,7 +21,8 @@ import numpy as np
 
 import gradflow as gf
 import small
-from gradflow import _npz, _recording
+from gradflow._disk import npz as _npz
+from gradflow._recording import recording as _recording
 
 
 def solve(path):

@@ -15,15 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from gradflow._run_files import RunFiles
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import gradflow as gf
 import small
-from gradflow import _npz, _recording
 from gradflow._description import describe, fingerprint
-from gradflow._run_page import arguments_of
+from gradflow._disk import npz as _npz
+from gradflow._disk.run import RunFiles
+from gradflow._recording import recording as _recording
+from gradflow._recording.page import arguments_of
 from kills import contents, descend, is_low, without_patience
 
 

@@ -13,9 +13,9 @@ import pytest
 
 import gradflow as gf
 from cases import unchecked_types as unchecked_types
-from gradflow import _recording
-from gradflow._interrupts import Interrupts
-from gradflow._run_files import RunFiles
+from gradflow._disk.run import RunFiles
+from gradflow._recording import recording as _recording
+from gradflow._recording.interrupts import Interrupts
 from small import NUM_SAVES, network, problem
 
 FLOW = gf.LagrangeFlow(0.1)
@@ -304,7 +304,7 @@ def test_two_at_a_time(tmp_path, monkeypatch):
 
 def test_other_versions(tmp_path, monkeypatch):
     recorded = descend(tmp_path)
-    monkeypatch.setattr("gradflow._run_page.version", lambda name: "0.0")
+    monkeypatch.setattr("gradflow._recording.page.version", lambda name: "0.0")
     with pytest.warns(UserWarning, match="Versions have changed.*jax .* to 0.0"):
         assert_same(gf.resume(tmp_path), recorded)
 

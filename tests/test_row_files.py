@@ -22,9 +22,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import gradflow as gf
-from gradflow import _growing_array, _lock
-from gradflow._file_names import from_file_name, from_path, to_file_name, to_path
-from gradflow._row_files import RowWriter, read
+from gradflow._disk import growing_array as _growing_array
+from gradflow._disk import lock as _lock
+from gradflow._disk.names import from_file_name, from_path, to_file_name, to_path
+from gradflow._disk.rows import RowWriter, read
 
 
 def rows_of(start, stop):
@@ -334,7 +335,7 @@ package = types.ModuleType("gradflow")
 package.__path__ = [sys.argv[1]]
 sys.modules["gradflow"] = package
 import numpy as np
-from gradflow._row_files import RowWriter
+from gradflow._disk.rows import RowWriter
 
 {inspect.getsource(rows_of)}
 

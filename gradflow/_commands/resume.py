@@ -7,9 +7,9 @@ from pathlib import Path
 
 import jax
 
+from .._disk import RunFiles
 from .._results import RunInterrupted, SolveError
 from .._resume import resume
-from .._run_files import RunFiles
 from . import sweep
 
 

@@ -15,11 +15,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from .. import plot
-from .._ensemble import Ensemble
+from .._disk import RunFiles
+from .._ensemble import Ensemble, solve_ensemble
 from .._problem import Problem
-from .._run_files import RunFiles
-from .._run_page import RunPage, arguments_of, page_of
-from .._solve_ensemble import solve_ensemble
+from .._recording.page import RunPage, arguments_of, page_of
 from .._trajectory import Trajectory
 from ..datasets import Dataset
 from .choices import FLOWS, LOSSES, data, network

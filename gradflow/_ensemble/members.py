@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from ._lanes import Lanes, go_on, idle_lanes, outcome
-from ._process import AbstractProcess, End, Rows
-from ._results import RESULTS
-from ._stacked import Stacked
+from .._process import AbstractProcess, End, Rows
+from .._results import RESULTS
+from .lanes import Lanes, go_on, idle_lanes, outcome
+from .stacked import Stacked
 
 _FEWEST_STEPS = 16
 _MOST_STEPS = 4096

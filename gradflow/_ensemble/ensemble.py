@@ -6,8 +6,8 @@ from typing import Any
 import equinox as eqx
 import numpy as np
 
-from ._results import is_okay, name_of
-from ._trajectory import Trajectory
+from .._results import is_okay, name_of
+from .._trajectory import Trajectory
 
 _ROWS_SHOWN = 12
 

@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import tqdm
 
-from ._check import check_positive_integer
-from ._ensemble import Ensemble
-from ._members import default_lanes, default_workers, run_members
-from ._network import AbstractNetwork
-from ._process import AbstractProcess, End, Rows
-from ._results import SolveError, explain
-from ._run import finish
-from ._stacked import stack
-from ._trajectory import Trajectory
+from .._check import check_positive_integer
+from .._network import AbstractNetwork
+from .._process import AbstractProcess, End, Rows
+from .._results import SolveError, explain
+from .._run import finish
+from .._trajectory import Trajectory
+from .ensemble import Ensemble
+from .members import default_lanes, default_workers, run_members
+from .stacked import stack
 
 OnEnd = Callable[[int, Trajectory], Any]
 _FAILURES_NAMED = 5

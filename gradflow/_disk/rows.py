@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ._file_names import from_path, to_path
-from ._growing_array import GrowingArray
-from ._lock import Lock
-from ._npy import Layout, is_storable
-from ._npz import sync_names
+from .growing_array import GrowingArray
+from .lock import Lock
+from .names import from_path, to_path
+from .npy import Layout, is_storable
+from .npz import sync_names
 
 
 class RowWriter:

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._check import is_concrete
-from ._stacked import alike
+from .._check import is_concrete
+from .stacked import alike
 
 
 def for_each(arguments: Mapping[str, Any]) -> list[dict[str, Any]]:

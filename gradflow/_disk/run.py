@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import _npz
-from ._lock import Lock
-from ._row_files import RowWriter, read
+from . import npz as _npz
+from .lock import Lock
+from .rows import RowWriter, read
 
 _FORMAT = 1
 _KIND = "gradflow run"

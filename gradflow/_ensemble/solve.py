@@ -5,15 +5,15 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from ._arguments import check_alike, for_each, parameters
-from ._check import check_precision
-from ._ensemble import Ensemble
-from ._flow import AbstractFlow
-from ._network import AbstractNetwork
-from ._problem import Problem
-from ._run_ensemble import OnEnd, run_ensemble
-from ._solve import integration_of
-from ._types import RealScalarLike
+from .._check import check_precision
+from .._flow import AbstractFlow
+from .._network import AbstractNetwork
+from .._problem import Problem
+from .._solve import integration_of
+from .._types import RealScalarLike
+from .arguments import check_alike, for_each, parameters
+from .ensemble import Ensemble
+from .run import OnEnd, run_ensemble
 
 _OF_SETTINGS = {"t0", "rtol", "atol", "max_defect", "dt0"}
 

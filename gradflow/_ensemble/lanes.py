@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ._process import AbstractPosition, AbstractProcess, End, Rows
-from ._stacked import Stacked
+from .._process import AbstractPosition, AbstractProcess, End, Rows
+from .stacked import Stacked
 
 _ROWS_AT_A_TIME = 16
 """Measured as one batch."""

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import _nested
-from ._npy import is_storable
-from ._process import AbstractPosition
+from .. import _nested
+from .._disk.npy import is_storable
+from .._process import AbstractPosition
 
 _PREFIX = "position"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ._npy import Layout, read_header
+from .npy import Layout, read_header
 
 _CHUNK = 2**20
 

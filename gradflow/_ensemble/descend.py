@@ -5,14 +5,14 @@ from typing import Any
 
 import optax
 
-from ._arguments import check_alike, for_each, parameters
-from ._check import check_precision
-from ._descend import descent_of
-from ._ensemble import Ensemble
-from ._network import AbstractNetwork
-from ._problem import Problem
-from ._run_ensemble import OnEnd, run_ensemble
-from ._types import RealScalarLike
+from .._check import check_precision
+from .._descend import descent_of
+from .._network import AbstractNetwork
+from .._problem import Problem
+from .._types import RealScalarLike
+from .arguments import check_alike, for_each, parameters
+from .ensemble import Ensemble
+from .run import OnEnd, run_ensemble
 
 _OF_EACH = {"flow", "sampler", "learning_rate"}
 

@@ -14,19 +14,19 @@ import numpy as np
 from jaxtyping import Array, Int
 from tqdm import tqdm
 
-from ._check import check_nonnegative
-from ._interrupts import Interrupts
-from ._network import AbstractNetwork
-from ._process import AbstractPosition, AbstractProcess, End, Rows
-from ._results import RESULTS, RunInterrupted
-from ._row_files import RowWriter, read
-from ._run import raise_failure
-from ._run_files import Checkpoint, RunFiles
-from ._run_page import RunPage
-from ._saved_position import is_key, position_from_arrays, position_to_arrays
-from ._several import agreed, is_first, wait_for_all, whole
-from ._trajectory import Trajectory
-from ._trajectory_format import arrays_of_rows, header_and_arrays_of_end
+from .._check import check_nonnegative
+from .._disk import Checkpoint, RunFiles
+from .._disk.rows import RowWriter, read
+from .._network import AbstractNetwork
+from .._process import AbstractPosition, AbstractProcess, End, Rows
+from .._results import RESULTS, RunInterrupted
+from .._run import raise_failure
+from .._trajectory import Trajectory
+from .._trajectory_format import arrays_of_rows, header_and_arrays_of_end
+from .interrupts import Interrupts
+from .page import RunPage
+from .saved_position import is_key, position_from_arrays, position_to_arrays
+from .several import agreed, is_first, wait_for_all, whole
 
 _MOST_ROWS = 1024
 _MOST_BYTES = 2**26

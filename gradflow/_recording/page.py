@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ._description import (
+from .._description import (
     Description,
     check_whole,
     describe,
@@ -18,7 +18,7 @@ from ._description import (
     restore,
     without_labels,
 )
-from ._several import whole
+from .several import whole
 
 _PACKAGES = ("gradflow-ode", "jax", "jaxlib", "diffrax", "equinox", "optax", "numpy")
 

@@ -1,0 +1,2 @@
+from .run import Checkpoint as Checkpoint
+from .run import RunFiles as RunFiles
