@@ -17,6 +17,7 @@ import known_error
 import observing
 import order
 import overhead
+import recording
 import scaling
 import sliding
 import work_precision
@@ -25,6 +26,7 @@ BENCHMARKS = {
     module.__name__: module
     for module in (
         overhead,
+        recording,
         observing,
         descent,
         compile_time,
