@@ -18,6 +18,7 @@ import known_error
 import observing
 import order
 import overhead
+import recording
 import scaling
 import sliding
 import work_precision
@@ -26,6 +27,7 @@ BENCHMARKS = {
     module.__name__: module
     for module in (
         overhead,
+        recording,
         observing,
         descent,
         compile_time,

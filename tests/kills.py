@@ -159,5 +159,7 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     rng = random.Random(arguments.seed)
     delays = iter(lambda: rng.uniform(-0.2, 1) * arguments.longest, None)
-    counts = kill_until_done(arguments.name, arguments.folder, arguments.runs, delays)
-    print("{} kills, of {} runs; all came to the same bits".format(*counts))
+    kills, killed = kill_until_done(
+        arguments.name, arguments.folder, arguments.runs, delays
+    )
+    print(f"{kills} kills, of {killed} runs; all came to the same bits")

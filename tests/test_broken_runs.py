@@ -25,7 +25,7 @@ from gradflow._disk import npz as _npz
 from gradflow._disk.run import RunFiles
 from gradflow._recording import recording as _recording
 from gradflow._recording.page import arguments_of
-from kills import contents, descend, is_low, without_patience
+from kills import contents, descend, is_low, kill_until_done, without_patience
 
 
 @contextlib.contextmanager
@@ -99,6 +99,12 @@ def test_going_on_after_a_kill(killed, whole, tmp_path):
         descend(path)
         assert contents(path) == expected, copy.name
         assert not list(path.glob("*.part"))
+
+
+@pytest.mark.slow
+def test_going_on_after_sigkill(tmp_path):
+    kills, _ = kill_until_done("descend", tmp_path, 2, iter([-3.0, 0.1, 0.3]))
+    assert kills == 3
 
 
 def test_others_while_it_goes_on(whole, tmp_path):
@@ -202,11 +208,11 @@ def test_pauses_change_nothing(name, tmp_path, monkeypatch):
     monkeypatch.setattr(_recording._Recording, "_write_checkpoint", stop_after_some)
     with impatient():
         for stops in range(1, 100):
-            left = 1 + stops % 5
+            left = 4 + stops % 5
             with contextlib.suppress(KeyboardInterrupt):
                 run(tmp_path / "paused")
                 break
-    assert stops > 5
+    assert stops > 3
     assert contents(tmp_path / "paused") == contents(tmp_path / "whole")
 
 
