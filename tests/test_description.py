@@ -249,7 +249,7 @@ def _classes_in(tree):
 
 def test_no_class_is_forgotten():
     # What runs return, and what is within states, is no argument of one.
-    results = {gf.Comparison, gf.CriticalPoint, gf.Report, gf.Trajectory}
+    results = {gf.Comparison, gf.CriticalPoint, gf.Ensemble, gf.Report, gf.Trajectory}
     within = {gf.ClockedState, gf.Moment, gf.MomentumState, gf.PolarState, gf.Point}
     public = {
         value
