@@ -136,6 +136,9 @@ class Descent(AbstractProcess[DescentPosition]):
         )
         return position, rows
 
+    def run(self) -> tuple[DescentPosition, Rows]:
+        return self.advance(self.start(), self.total_rows, self.total_steps)
+
     def conclude(self, position: DescentPosition) -> End:
         result = RESULTS.where(
             position.has_stopped(),

@@ -10,7 +10,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ._end_of_path import end_of_path
-from ._equation import Coordinates, coordinates, equation, events, initial
+from ._equation import (
+    Coordinates,
+    Equation,
+    coordinates,
+    equation,
+    events,
+    initial,
+)
 from ._flow import AbstractClock, AbstractFlow
 from ._network import AbstractNetwork, smoothing_of
 from ._observables import WholeState
@@ -60,6 +67,10 @@ class Integration(AbstractProcess[IntegrationPosition]):
         return jnp.asarray(self.settings.max_steps, jnp.int32)
 
     def start(self) -> IntegrationPosition:
+        position, _, _ = self._start()
+        return position
+
+    def _start(self) -> tuple[IntegrationPosition, Coordinates, Equation]:
         t0, t1 = self.settings.t0, self.settings.t1
         vector, timescale, is_finite = initial(
             self.problem, self.flow, self.network, t0
@@ -85,7 +96,7 @@ class Integration(AbstractProcess[IntegrationPosition]):
             RESULTS.successful,  # pyright: ignore[reportArgumentType]
             RESULTS.nonfinite_state,
         )
-        return IntegrationPosition(
+        position = IntegrationPosition(
             t=t0,
             t_next=t_next,
             vector=vector,
@@ -100,13 +111,28 @@ class Integration(AbstractProcess[IntegrationPosition]):
             events=(never,) * (2 + len(self.conditions)),
             has_ended=~is_finite,
         )
+        return position, at, parts
 
     def advance(
         self, position: IntegrationPosition, num_rows: int, num_steps: Int[Array, ""]
     ) -> tuple[IntegrationPosition, Rows]:
-        settings = self.settings
         at = self._coordinates(position.timescale)
-        parts = self._equation(at)
+        return self._advance(position, num_rows, num_steps, at, self._equation(at))
+
+    def run(self) -> tuple[IntegrationPosition, Rows]:
+        # With one equation for all, which then is compiled once.
+        position, at, parts = self._start()
+        return self._advance(position, self.total_rows, self.total_steps, at, parts)
+
+    def _advance(
+        self,
+        position: IntegrationPosition,
+        num_rows: int,
+        num_steps: Int[Array, ""],
+        at: Coordinates,
+        parts: Equation,
+    ) -> tuple[IntegrationPosition, Rows]:
+        settings = self.settings
         # diffrax believes in a time that is never reached, of which there are as many
         # as are missing to `num_rows`.
         never = _later_than(settings)
@@ -310,7 +336,7 @@ class Integration(AbstractProcess[IntegrationPosition]):
     def _coordinates(self, timescale: Float[Array, ""]) -> Coordinates:
         return coordinates(self.flow, self.network, self.settings.t0, timescale)
 
-    def _equation(self, at: Coordinates):
+    def _equation(self, at: Coordinates) -> Equation:
         return equation(
             self.problem, at, self.settings, can_stop=len(self.conditions) > 0
         )

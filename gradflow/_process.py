@@ -69,6 +69,10 @@ class AbstractProcess(eqx.Module, Generic[P]):
         `num_steps` steps are made. From where the run has ended it goes nowhere."""
 
     @abc.abstractmethod
+    def run(self) -> tuple[P, Rows]:
+        """Advances from the start to the end."""
+
+    @abc.abstractmethod
     def row(
         self, t: Float[Array, ""], state: State
     ) -> tuple[Float[Array, ""], Weights | None, dict[str, Any]]:
@@ -115,6 +119,5 @@ def as_arrays(state: Any) -> Any:
 @eqx.filter_jit
 def at_once(process: AbstractProcess) -> tuple[Rows, End]:
     """The whole run, as one program."""
-    start = process.start()
-    position, rows = process.advance(start, process.total_rows, process.total_steps)
+    position, rows = process.run()
     return rows, process.conclude(position)
