@@ -109,10 +109,22 @@ class Equation:
     solver: Any
     controller: diffrax.AbstractStepSizeController
     dt0: Float[Array, ""] | None
-    reports: bool
+
+
+def reports(settings: Settings) -> bool:
     """Whether the solver reports what its steps cost."""
-    watches: bool
-    """Whether it looks out for chattering."""
+    return isinstance(settings.solver, AbstractStabilised)
+
+
+def watches(network: AbstractNetwork, settings: Settings) -> bool:
+    """Whether the solver looks out for chattering."""
+    if settings.noise_steps is not None:
+        # Noise comes back to kinks again and again.
+        return False
+    # Stabilised solvers do not step over kinks that are smooth.
+    width = smoothing_of(network)
+    is_smoothed = not isinstance(width, float) or width > 0
+    return has_kinks(network) or (is_smoothed and not reports(settings))
 
 
 def equation(
@@ -150,23 +162,16 @@ def equation(
     if controller is None:
         controller = default_controller(settings, terms, unravel)
         dt0 = first_step(settings, at.timescale) if dt0 is None else dt0
-    reports = isinstance(settings.solver, AbstractStabilised)
-    if reports:
+    if reports(settings):
         solver = Reporting(solver)
         controller = Tallying(
             controller, _budget(settings, problem, flow, can_stop=can_stop)
         )
-    # Stabilised solvers do not step over kinks that are smooth.
-    width = smoothing_of(network)
-    is_smoothed = not isinstance(width, float) or width > 0
-    watches = has_kinks(network) or (is_smoothed and not reports)
     if settings.noise_steps is not None:
         controller = OnSteps(controller, settings.noise_steps)
-        # Noise comes back to kinks again and again.
-        watches = False
-    if watches:
+    if watches(network, settings):
         solver = Watched(solver, _distances_from_kinks(problem, at))
-    return Equation(terms, solver, controller, dt0, reports, watches)
+    return Equation(terms, solver, controller, dt0)
 
 
 def events(

@@ -17,6 +17,8 @@ from ._equation import (
     equation,
     events,
     initial,
+    reports,
+    watches,
 )
 from ._flow import AbstractClock, AbstractFlow
 from ._network import AbstractNetwork, smoothing_of
@@ -240,7 +242,6 @@ class Integration(AbstractProcess[IntegrationPosition]):
 
     def conclude(self, position: IntegrationPosition) -> End:
         at = self._coordinates(position.timescale)
-        parts = self._equation(at)
         solver_state = position.solver_state
         is_off_spheres, stopped, *conditions_met = position.events
         result = position.result
@@ -248,12 +249,12 @@ class Integration(AbstractProcess[IntegrationPosition]):
             result == RESULTS.nonfinite, RESULTS.nonfinite_state, result
         )
         result = RESULTS.where(is_off_spheres, RESULTS.left_spheres, result)
-        if parts.watches:
+        if watches(self.network, self.settings):
             solver_state, watch = solver_state
             chatters = watch.is_chattering() & (result == RESULTS.internal_error)
             result = RESULTS.where(chatters, RESULTS.chattering, result)
         tally: Any = None
-        if parts.reports:
+        if reports(self.settings):
             _, tally = position.controller_state
             hopeless = tally.outlook.is_hopeless() & (result == RESULTS.internal_error)
             result = RESULTS.where(hopeless, RESULTS.too_stiff, result)
@@ -271,7 +272,7 @@ class Integration(AbstractProcess[IntegrationPosition]):
                 smoothing_of(self.network), self.settings.t0.dtype
             ),
         }
-        if parts.reports:
+        if reports(self.settings):
             stats["num_jvps"] = tally.num_jvps
             # A Jacobian-vector product takes about as long as two gradients.
             stats["num_gradients"] = tally.num_evaluations + 2 * tally.num_jvps

@@ -16,7 +16,7 @@ from ._problem import Problem
 from ._process import End, Rows
 from ._results import RESULTS, SolveError, explain, is_okay
 from ._trajectory import Trajectory
-from ._types import State, Weights
+from ._types import AnyArray, State, Weights
 
 
 @eqx.filter_jit
@@ -102,11 +102,18 @@ def with_end_row(
         return rows
     reached = int(rows.num_reached())
     rows = jax.tree.map(lambda x: x[:reached], rows)
-    if reached > 0 and rows.ts[reached - 1] == end.t:
+    if not lacks_end(rows.ts, end):
         return rows
     last = (end.t, *row(end.t, end.state))
     leaves = (rows.ts, rows.log_ts, rows.weights, rows.observables)
     return Rows(*jax.tree.map(lambda x, y: jnp.concatenate([x, y[None]]), leaves, last))
+
+
+def lacks_end(ts: Float[AnyArray, " T"], end: End) -> bool:
+    """Whether a run ended early, and later than at the last of the times that were
+    saved."""
+    is_saved = len(ts) > 0 and ts[-1] == end.t
+    return bool(end.result != RESULTS.successful) and not is_saved
 
 
 def floats_to_arrays(tree: Any, dtype: Any) -> Any:

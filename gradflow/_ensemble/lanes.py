@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from .._process import AbstractPosition, AbstractProcess, End, Rows
+from .._process import AbstractPosition, AbstractProcess, End, Rows, as_arrays
 from .stacked import Stacked
 
 _ROWS_AT_A_TIME = 16
@@ -45,7 +45,7 @@ def idle_lanes(processes: Stacked[AbstractProcess], num_lanes: int) -> Lanes:
 
     def first() -> tuple[AbstractPosition, Rows]:
         process = processes.take(0).saving_states()
-        start = _arrays(process.start())
+        start = as_arrays(process.start())
         return process.advance(start, process.total_rows, process.total_steps)
 
     position, rows = jax.tree.map(
@@ -71,11 +71,11 @@ def go_on(
     ) -> tuple[AbstractPosition, Rows]:
         process = processes.take(member).saving_states()
         position = jax.lax.cond(
-            is_new, lambda: _arrays(process.start()), lambda: position
+            is_new, lambda: as_arrays(process.start()), lambda: position
         )
         further = num_steps.astype(process.total_steps.dtype)
         after, new = process.advance(position, process.total_rows, further)
-        return _arrays(after), _joined(rows, new, position.num_rows)
+        return as_arrays(after), _joined(rows, new, position.num_rows)
 
     position, rows = _over_lanes(one, lanes.num_lanes)(
         lanes.members, lanes.is_new, lanes.position, lanes.rows
@@ -145,10 +145,3 @@ def _joined(rows: Rows, new: Rows, start: Int[Array, ""]) -> Rows:
         return jnp.where(is_old, old, new[jnp.maximum(places - start, 0)])
 
     return jax.tree.map(join, rows, new)
-
-
-def _arrays(position: AbstractPosition) -> AbstractPosition:
-    """With arrays in place of Python's numbers, which a loop cannot change."""
-    return jax.tree.map(
-        lambda x: jnp.asarray(x) if eqx.is_array_like(x) else x, position
-    )

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from .._process import AbstractProcess, End, Rows
-from .._results import RESULTS
+from .._run import lacks_end
 from .lanes import Lanes, go_on, idle_lanes, outcome
 from .stacked import Stacked
 
@@ -116,8 +116,7 @@ def _trimmed(rows: Rows, num_rows: Int[Array, ""], end: End) -> tuple[Rows, End]
     """The rows that were reached and, if it comes early, the end."""
     rows = jax.tree.map(np.asarray, rows)
     keep = np.arange(int(num_rows))
-    is_last = len(keep) > 0 and rows.ts[keep[-1]] == end.t
-    if end.result != RESULTS.successful and not is_last:
+    if lacks_end(rows.ts[keep], end):
         keep = np.append(keep, -1)
     return jax.tree.map(lambda x: jnp.asarray(x[keep]), rows), end
 

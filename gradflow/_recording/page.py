@@ -85,12 +85,14 @@ def page_of(function: str, arguments: Mapping[str, Any]) -> RunPage:
     **Raises:** `ValueError` for arguments that are being traced.
     """
     arguments = {name: whole(value) for name, value in arguments.items()}
-    fingerprints = {}
+    description, fingerprints = Description({}, {}), {}
     for name, value in arguments.items():
         plain, arrays = describe({name: value})
+        description.arguments.update(plain)
+        description.arrays.update(arrays)
         unlabelled = Description({name: without_labels(plain[name])}, arrays)
         fingerprints[name] = fingerprint(unlabelled)
-    return RunPage(function, describe(arguments), fingerprints)
+    return RunPage(function, description, fingerprints)
 
 
 def arguments_of(

@@ -20,7 +20,7 @@ from .._disk.rows import RowWriter, read
 from .._network import AbstractNetwork
 from .._process import AbstractPosition, AbstractProcess, End, Rows
 from .._results import RESULTS, RunInterrupted
-from .._run import raise_failure
+from .._run import lacks_end, raise_failure
 from .._trajectory import Trajectory
 from .._trajectory_format import arrays_of_rows, header_and_arrays_of_end
 from .interrupts import Interrupts
@@ -72,6 +72,7 @@ def record(
     check_nonnegative("checkpoint_seconds", seconds)
     files = RunFiles(path)
     checkpoint = _checkpoint(files, page)
+    no_rows = _no_rows(process)
     is_interrupted = False
     if checkpoint is None or not checkpoint.header["complete"]:
         with contextlib.ExitStack() as stack:
@@ -88,7 +89,7 @@ def record(
             if not is_first():
                 checkpoint = _checkpoint(files, page)
             wait_for_all("gradflow: the checkpoint has been read")
-            recording = _Recording(process, network, files, writer, names)
+            recording = _Recording(process, network, files, writer, names, no_rows)
             position = recording.begin(checkpoint)
             is_interrupted = recording.go_on(
                 position, interrupts, seconds=seconds, progress=progress
@@ -101,7 +102,7 @@ def record(
             "goes on from there, `gradflow.Trajectory.load` reads it.",
             trajectory,
         )
-    trajectory = _with_pytrees(trajectory, _no_rows(process))
+    trajectory = _with_pytrees(trajectory, no_rows)
     if throw:
         raise_failure(trajectory)
     return trajectory
@@ -127,16 +128,16 @@ class _Recording:
         files: RunFiles,
         writer: RowWriter | None,
         names: Sequence[str],
+        no_rows: Rows,
     ):
         self._process = process
         self._network = network
         self._files = files
         self._writer = writer
         self._names = names
-        self._no_rows = _no_rows(process)
+        self._no_rows = no_rows
         sizes = [
-            x.itemsize * int(np.prod(x.shape[1:]))
-            for x in jax.tree.leaves(self._no_rows)
+            x.itemsize * int(np.prod(x.shape[1:])) for x in jax.tree.leaves(no_rows)
         ]
         most = max(2, min(_MOST_ROWS, _MOST_BYTES // max(1, sum(sizes))))
         self._num_rows = min(most, process.total_rows)
@@ -214,8 +215,7 @@ class _Recording:
         if end.result == RESULTS.successful:
             return
         row = whole((end.t, *_row(self._process, end)))
-        ts = read(self._files.rows)["ts"]
-        if len(ts) == 0 or ts[-1] != end.t:
+        if lacks_end(read(self._files.rows)["ts"], end):
             self._append(Rows(*jax.tree.map(lambda x: np.asarray(x)[None], row)))
 
     def _write_checkpoint(self, position: AbstractPosition, *, complete: bool) -> None:
