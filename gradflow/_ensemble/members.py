@@ -27,11 +27,13 @@ _LANES_OF_AN_ACCELERATOR = 64
 
 
 class _Work:
-    """What the workers share: who waits, what there is, and how long runs are."""
+    """What the workers share: who waits, what there is, how long runs are, and whether
+    to stop."""
 
     def __init__(self, count: int, done: Callable[[int, Rows, End], None]):
         self.waiting = collections.deque(range(count))
         self.steps_taken: list[int] = []
+        self.stop = threading.Event()
         self._done = done
         self._lock = threading.Lock()
 
@@ -43,7 +45,12 @@ class _Work:
     def finish(self, member: int, rows: Rows, end: End) -> None:
         with self._lock:
             self.steps_taken.append(int(end.stats["num_steps"]))
-            self._done(member, rows, end)
+            try:
+                self._done(member, rows, end)
+            except BaseException:
+                # Before another worker, which waits for the lock, goes on.
+                self.stop.set()
+                raise
 
     def num_steps(self) -> int:
         """How many steps to go until lanes are looked at again."""
@@ -67,28 +74,26 @@ def run_members(
     work = _Work(count, done)
     workers = min(workers, count)
     idle = idle_lanes(processes, min(lanes, math.ceil(count / workers)))
-    stop = threading.Event()
     if workers == 1:
-        _run(work, processes, idle, stop)
+        _run(work, processes, idle)
         return
     _compile(processes, idle)
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        runs = [pool.submit(_run, work, processes, idle, stop) for _ in range(workers)]
+        runs = [pool.submit(_run, work, processes, idle) for _ in range(workers)]
         try:
             for run in concurrent.futures.as_completed(runs):
                 run.result()
         finally:
-            stop.set()
+            work.stop.set()
 
 
 def _run(
     work: _Work,
     processes: Stacked[AbstractProcess],
     lanes: Lanes,
-    stop: threading.Event,
 ) -> None:
     is_taken = np.zeros(lanes.num_lanes, bool)
-    while not stop.is_set():
+    while not work.stop.is_set():
         free = np.flatnonzero(~is_taken)
         members = work.next_members(len(free))
         if members:
