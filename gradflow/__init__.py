@@ -47,6 +47,7 @@ from ._loss import LogisticLoss as LogisticLoss
 from ._loss import SquareLoss as SquareLoss
 from ._network import AbstractActivation as AbstractActivation
 from ._network import AbstractNetwork as AbstractNetwork
+from ._network import BatchNorm as BatchNorm
 from ._network import Conv as Conv
 from ._network import Dense as Dense
 from ._network import Diagonal as Diagonal

@@ -39,8 +39,8 @@ def default_observables(
 ) -> Mapping[str, Observable | AbstractObservable]:
     """What is measured unless the user asks for something else.
 
-    `loss`, `rho` (the product of the layers' Frobenius norms), `rho_layers`,
-    `stationarity` and `norm_defect`; `rho_eq` for the square loss, of the norms that
+    `loss`, `rho` (`network.scale`, the product of the layers' Frobenius norms),
+    `rho_layers`, `stationarity` and `norm_defect`; `rho_eq` for the square loss, of the norms that
     the flow evolves; `margin_min`, `margin_mean` and `accuracy` unless the data are for
     regression.
     """
@@ -65,9 +65,11 @@ class Equilibrium(AbstractObservable):
 
     def __call__(self, point: Point) -> Float[Array, ""]:
         network, norms = point.network, point.flow.norms(point.state)
+        if norms.size > 1:
+            norms = norms[network.scaling_layers]
         # Layers that are not of norm 1 beside those norms, such as spheres of rows:
         # decaying the flow's norms by λ decays the layers' as they are by another.
-        others = jnp.abs(jnp.prod(network.norms) / jnp.prod(norms))
+        others = jnp.abs(network.scale / jnp.prod(norms))
         decay = jnp.asarray(point.flow.weight_decay_at(point.t), norms.dtype)
         decay = decay * others ** (-2 / norms.size)
         return rho_eq(point.problem, network, decay, num_norms=norms.size)
@@ -79,7 +81,7 @@ def _loss(problem: Problem, network: AbstractNetwork) -> Float[Array, ""]:
 
 def _rho(problem: Problem, network: AbstractNetwork) -> Float[Array, ""]:
     del problem
-    return jnp.prod(network.norms)
+    return network.scale
 
 
 def _rho_layers(problem: Problem, network: AbstractNetwork) -> Float[Array, " layers"]:

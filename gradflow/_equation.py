@@ -12,7 +12,13 @@ from jaxtyping import Array, Bool, Float
 
 from ._end_of_path import may_rest, stands_still
 from ._flow import AbstractClock, AbstractFlow, AbstractStochasticFlow
-from ._network import AbstractNetwork, has_kinks, scale_kinks, smoothing_of
+from ._network import (
+    AbstractNetwork,
+    has_kinks,
+    over_batch,
+    scale_kinks,
+    smoothing_of,
+)
 from ._network.pre_activations import pre_activations
 from ._noise import noise_term
 from ._observables import Point, measure
@@ -216,7 +222,7 @@ def _distances_from_kinks(problem: Problem, at: Coordinates):
                 for z, s in pre_activations(network, x)
             ]
 
-        return ravel_pytree(jax.vmap(of_one)(problem.dataset.inputs))[0]
+        return ravel_pytree(over_batch(of_one)(problem.dataset.inputs))[0]
 
     return distances
 

@@ -83,7 +83,7 @@ def _summary(job: Job, trajectory: Trajectory, watch: Stopwatch) -> dict[str, An
     equilibria = trajectory.observables.get("rho_eq")
     return {
         "time": float(trajectory.ts[-1]),
-        "rho": float(jnp.prod(network.norms)),
+        "rho": float(network.scale),
         "rho_eq": None if equilibria is None else float(equilibria[-1]),
         "loss": float(problem.value(network)),
         "margin_min": float(jnp.min(margins)),

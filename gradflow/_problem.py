@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -13,9 +13,11 @@ from jaxtyping import Array, Bool, Float, Int
 from ._check import check_instance, check_positive_integer
 from ._chunks import map_over, sum_over
 from ._loss import AbstractLoss
-from ._network import AbstractNetwork
+from ._network import AbstractNetwork, BatchNorm, needs_batch, over_batch
 from ._types import RealScalarLike, Weights
 from .datasets import Dataset
+
+Network = TypeVar("Network", bound=AbstractNetwork)
 
 
 class Problem(eqx.Module):
@@ -56,7 +58,8 @@ class Problem(eqx.Module):
         return dataclasses.replace(self, dataset=dataset, population=population)
 
     def check(self, network: AbstractNetwork) -> None:
-        """Raises a `ValueError` where `network` does not fit the data."""
+        """Raises a `ValueError` where `network` does not fit the data, or takes
+        statistics of samples that are not together."""
         check_instance("network", network, AbstractNetwork)
         network.check_single()
         if network.in_shape != self.dataset.input_shape:
@@ -76,6 +79,28 @@ class Problem(eqx.Module):
                 f"{sorted(map(str, dtypes))}. Turn on float64 before making either: "
                 '`jax.config.update("jax_enable_x64", True)`.'
             )
+
+        if needs_batch(network) and self._shares_samples:
+            raise ValueError(
+                "`network` has batch normalisation, which takes the statistics of all "
+                "samples together: not in chunks of `batch_size` samples, and not on "
+                "several devices. Its statistics can be fixed: see "
+                "`Problem.with_statistics`."
+            )
+
+    def with_statistics(self, network: Network) -> Network:
+        """The network with the statistics of all samples here in place of those of
+        whatever batch goes through it: what batch normalisation is evaluated with on
+        other data, `test.accuracy(train.with_statistics(network))`. A network without
+        batch normalisation comes back as it is.
+
+        Not to be trained further: as a function of the weights it is another one, and
+        not homogeneous.
+        """
+        if not isinstance(network, BatchNorm):
+            return network
+        self.check(network)
+        return network.with_statistics(self.dataset.inputs)
 
     def outputs(self, network: AbstractNetwork) -> Float[Array, "N C"]:
         """The outputs $g(x_n)$ for all samples."""
@@ -157,7 +182,7 @@ class Problem(eqx.Module):
 
         **Raises:** `ValueError` for regression data.
         """
-        return self._output_margins(network) / jnp.prod(network.norms)
+        return self._output_margins(network) / network.scale
 
     def accuracy(self, network: AbstractNetwork) -> Float[Array, ""]:
         """The fraction of samples with a positive margin: a tie counts as an error.
@@ -169,7 +194,7 @@ class Problem(eqx.Module):
 
     def _outputs(self, network: AbstractNetwork, inputs) -> Float[Array, "some C"]:
         self.check(network)
-        return jax.vmap(network)(inputs)
+        return over_batch(network)(inputs)
 
     def _slopes(
         self, outputs, labels, log_unit: RealScalarLike = 0.0
@@ -189,6 +214,11 @@ class Problem(eqx.Module):
         onehot = jax.nn.one_hot(labels, outputs.shape[1], dtype=outputs.dtype)
         others = jnp.max(jnp.where(onehot > 0, -jnp.inf, outputs), axis=1)
         return jnp.sum(onehot * outputs, axis=1) - others
+
+    @property
+    def _shares_samples(self) -> bool:
+        n = self.dataset.num_samples
+        return self.sharding is not None or (self.batch_size or n) < n
 
     @property
     def sample_weight(self) -> Float[Array, ""]:

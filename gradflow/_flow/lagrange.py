@@ -45,7 +45,7 @@ class LagrangeFlow(AbstractPlainFlow[PolarState]):
 
     def init(self, network: AbstractNetwork) -> PolarState:
         norms, directions = self.spheres.split(network)
-        return PolarState(free_norms(norms, self.all_norms), directions)
+        return PolarState(free_norms(norms, network, self.all_norms), directions)
 
     def weights(self, state: PolarState) -> Weights:
         return state.weights()

@@ -1,9 +1,9 @@
 """Norms and directions as the state of a flow."""
 
 import equinox as eqx
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._network import AbstractNetwork
 from .._types import Weights
 
 
@@ -25,7 +25,8 @@ class PolarState(eqx.Module):
 
 
 def free_norms(
-    norms: Float[Array, " layers"], all_norms: bool
+    norms: Float[Array, " layers"], network: AbstractNetwork, all_norms: bool
 ) -> Float[Array, " layers"] | Float[Array, ""]:
-    """All norms, or their product as the norm of the last layer."""
-    return norms if all_norms else jnp.prod(norms)
+    """All norms, or the scale that they make of a network like `network`, as the norm
+    of the last layer."""
+    return norms if all_norms else network.scale_of(norms)

@@ -38,7 +38,8 @@ class WeightNormFlow(AbstractPlainFlow[PolarState]):
     def init(self, network: AbstractNetwork) -> PolarState:
         norms, directions = MatrixSpheres().split(network)
         return PolarState(
-            free_norms(norms, self.all_norms), self._scale(directions, self.v_norm)
+            free_norms(norms, network, self.all_norms),
+            self._scale(directions, self.v_norm)
         )
 
     def weights(self, state: PolarState) -> Weights:

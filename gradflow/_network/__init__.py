@@ -2,6 +2,10 @@ from .activation import AbstractActivation as AbstractActivation
 from .activation import Identity as Identity
 from .activation import ReLU as ReLU
 from .base import AbstractNetwork as AbstractNetwork
+from .batch import over_batch as over_batch
+from .batch_norm import BatchNorm as BatchNorm
+from .batch_norm import needs_batch as needs_batch
+from .batch_norm import refuse_batch_norm as refuse_batch_norm
 from .conv import Conv as Conv
 from .dense import Dense as Dense
 from .diagonal import Diagonal as Diagonal

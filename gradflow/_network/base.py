@@ -1,11 +1,13 @@
 """What every network is."""
 
 import abc
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeAlias, TypeVar
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Float, Int
 
 from .._tree import safe_norm
 from .._types import StackedWeights, Weights
@@ -13,20 +15,34 @@ from .activation import AbstractActivation
 
 Network = TypeVar("Network", bound="AbstractNetwork")
 
+HandOn: TypeAlias = Callable[
+    [Float[Array, "..."], Float[Array, "..."]], Float[Array, "..."]
+]
+"""Takes the pre-activations of a hidden layer, and the largest moduli that they could
+have, to what the layer hands on."""
+
 
 class AbstractNetwork(eqx.Module):
     r"""A positively homogeneous network without biases, called on one example.
 
     $g(x) = W_L \sigma(W_{L-1} \cdots \sigma(W_1 x))$ for layers of any kind: scaling
-    one layer's weights by $\alpha \ge 0$ scales the output by $\alpha$.
+    one layer's weights by $\alpha \ge 0$ scales the output by $\alpha$, or leaves it as
+    it is, as `degrees` says.
     """
 
     weights: eqx.AbstractVar[Weights]
     activation: eqx.AbstractVar[AbstractActivation]
 
     @abc.abstractmethod
+    def forward(
+        self, x: Float[Array, "..."], activation: HandOn
+    ) -> tuple[tuple[Float[Array, "..."], ...], Float[Array, " outputs"]]:
+        """What each hidden layer hands on for one example `x` of shape `in_shape`, and
+        the output, with another activation than the network's own."""
+
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, " outputs"]:
         """The output for one example `x` of shape `in_shape`."""
+        return self.forward(x, self.activation)[1]
 
     @property
     @abc.abstractmethod
@@ -45,6 +61,12 @@ class AbstractNetwork(eqx.Module):
 
     @property
     @abc.abstractmethod
+    def degrees(self) -> tuple[int, ...]:
+        """The degree of homogeneity of the output in each layer's weights: 1, or 0 for
+        a layer whose scale does not matter."""
+
+    @property
+    @abc.abstractmethod
     def matrices(self) -> tuple[Float[Array, "out in"], ...]:
         """Each layer's weights as the matrix that the theory speaks of."""
 
@@ -52,7 +74,8 @@ class AbstractNetwork(eqx.Module):
     def scale_fan_in(
         self, layer: int, weight: Float[Array, "..."], factors: Float[Array, " units"]
     ) -> Float[Array, "..."]:
-        """Multiplies what `layer` receives from each unit of the layer below.
+        """Multiplies what `layer` receives from each unit of the layer below, unless
+        what it receives does not depend on the scale of the unit's weights.
 
         **Arguments:**
 
@@ -75,6 +98,22 @@ class AbstractNetwork(eqx.Module):
         r"""The Frobenius norms $\|W_k\|$ of the layers."""
         self.check_single()
         return jnp.stack([safe_norm(w) for w in self.weights])
+
+    @property
+    def scale(self) -> Float[Array, ""]:
+        r"""$\rho$: the product of the norms of the layers whose scale matters, all of
+        them but for batch normalisation. $g = \rho f$ for the network $f$ of unit
+        norms."""
+        return self.scale_of(self.norms)
+
+    def scale_of(self, norms: Float[Array, " layers"]) -> Float[Array, ""]:
+        """What `scale` is for layers of these norms."""
+        return jnp.prod(norms[self.scaling_layers])
+
+    @property
+    def scaling_layers(self) -> Int[np.ndarray, " some"]:
+        """The indices of the layers whose scale matters."""
+        return np.flatnonzero(self.degrees)
 
     def with_weights(self: Network, weights: Weights | StackedWeights) -> Network:
         """The same network with other weights.

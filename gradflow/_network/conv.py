@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from .._tree import safe_norm, safe_sqrt
 from .._types import PerLayer, Weights
 from .activation import AbstractActivation, ReLU
-from .base import AbstractNetwork
+from .base import AbstractNetwork, HandOn
 from .initial import initial_weights
 
 
@@ -130,9 +130,11 @@ class Conv(AbstractNetwork):
                 )
         return skeleton.with_weights(tuple(weights))
 
-    def __call__(self, x: Float[Array, "channels height width"]) -> Float[Array, " C"]:
+    def forward(
+        self, x: Float[Array, "channels height width"], activation: HandOn
+    ) -> tuple[tuple[Float[Array, "..."], ...], Float[Array, " outputs"]]:
         *kernels, last = self.weights
-        h = x
+        handed_on, h = [], x
         for kernel, stride, padding in zip(
             kernels, self.strides, self.paddings, strict=True
         ):
@@ -141,8 +143,9 @@ class Conv(AbstractNetwork):
             energy = jnp.sum(jnp.square(h), axis=0, keepdims=True)
             patch_norm = safe_sqrt(_convolve(energy, ones, stride, padding))
             kernel_norm = safe_norm(kernel, axis=(1, 2, 3))[:, None, None]
-            h = self.activation(z, kernel_norm * patch_norm)
-        return last @ jnp.ravel(h)
+            h = activation(z, kernel_norm * patch_norm)
+            handed_on.append(h)
+        return tuple(handed_on), last @ jnp.ravel(h)
 
     @property
     def in_shape(self) -> tuple[int, ...]:
@@ -155,6 +158,10 @@ class Conv(AbstractNetwork):
     @property
     def weight_ndims(self) -> tuple[int, ...]:
         return (4,) * (len(self.weights) - 1) + (2,)
+
+    @property
+    def degrees(self) -> tuple[int, ...]:
+        return (1,) * len(self.weights)
 
     @property
     def matrices(self) -> tuple[Float[Array, "out in"], ...]:

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from .._tree import safe_norm
 from .._types import PerLayer, Weights
 from .activation import AbstractActivation, ReLU
-from .base import AbstractNetwork
+from .base import AbstractNetwork, HandOn
 from .initial import initial_weights
 
 
@@ -88,13 +88,16 @@ class Dense(AbstractNetwork):
         )
         return skeleton.with_weights(tuple(weights))
 
-    def __call__(self, x: Float[Array, " d"]) -> Float[Array, " outputs"]:
+    def forward(
+        self, x: Float[Array, " d"], activation: HandOn
+    ) -> tuple[tuple[Float[Array, "..."], ...], Float[Array, " outputs"]]:
         *hidden, last = self.weights
-        h = x
+        handed_on, h = [], x
         for weight in hidden:
             scale = safe_norm(weight, axis=1) * safe_norm(h)
-            h = self.activation(weight @ h, scale)
-        return last @ h
+            h = activation(weight @ h, scale)
+            handed_on.append(h)
+        return tuple(handed_on), last @ h
 
     @property
     def in_shape(self) -> tuple[int, ...]:
@@ -107,6 +110,10 @@ class Dense(AbstractNetwork):
     @property
     def weight_ndims(self) -> tuple[int, ...]:
         return (2,) * len(self.weights)
+
+    @property
+    def degrees(self) -> tuple[int, ...]:
+        return (1,) * len(self.weights)
 
     @property
     def matrices(self) -> tuple[Float[Array, "out in"], ...]:

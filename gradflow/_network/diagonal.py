@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from .._tree import safe_norm
 from .._types import PerLayer, Weights
 from .activation import AbstractActivation, ReLU
-from .base import AbstractNetwork
+from .base import AbstractNetwork, HandOn
 from .initial import initial_weights
 
 
@@ -87,12 +87,15 @@ class Diagonal(AbstractNetwork):
         )
         return skeleton.with_weights(tuple(weights))
 
-    def __call__(self, x: Float[Array, " d"]) -> Float[Array, "1"]:
+    def forward(
+        self, x: Float[Array, " d"], activation: HandOn
+    ) -> tuple[tuple[Float[Array, "..."], ...], Float[Array, "1"]]:
         *hidden, last = self.weights
-        h = x
+        handed_on, h = [], x
         for weight in hidden:
-            h = self.activation(weight * h, jnp.abs(weight) * safe_norm(h))
-        return jnp.sum(last * h, keepdims=True)
+            h = activation(weight * h, jnp.abs(weight) * safe_norm(h))
+            handed_on.append(h)
+        return tuple(handed_on), jnp.sum(last * h, keepdims=True)
 
     @property
     def in_shape(self) -> tuple[int, ...]:
@@ -104,6 +107,10 @@ class Diagonal(AbstractNetwork):
 
     @property
     def weight_ndims(self) -> tuple[int, ...]:
+        return (1,) * len(self.weights)
+
+    @property
+    def degrees(self) -> tuple[int, ...]:
         return (1,) * len(self.weights)
 
     @property

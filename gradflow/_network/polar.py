@@ -11,7 +11,8 @@ class Polar(eqx.Module):
     r"""A network as norms and directions: $W_k = \rho_k V_k$ with $\|V_k\|_F = 1$.
 
     By homogeneity $g = \rho f$, with $\rho = \prod_k \rho_k$ and $f$ the network of the
-    $V_k$ (M112 §2, T3 §2).
+    $V_k$ (M112 §2, T3 §2). With batch normalisation $\rho$ is the product of the norms
+    of the other layers, those whose scale matters.
     """
 
     rho: Float[Array, " layers"]
@@ -36,8 +37,8 @@ class Polar(eqx.Module):
 
     @property
     def scale(self) -> Float[Array, ""]:
-        r"""The product of the norms, $\rho = \prod_k \rho_k$."""
-        return jnp.prod(self.rho)
+        r"""$\rho = \prod_k \rho_k$, of the layers whose scale matters."""
+        return self.directions.scale_of(self.rho)
 
     def to_network(self) -> AbstractNetwork:
         """The network with weights `rho[k] * directions.weights[k]`."""

@@ -40,7 +40,5 @@ def features(
     network: AbstractNetwork, x: Float[Array, "..."]
 ) -> tuple[Float[Array, " units"], ...]:
     """What the hidden layers hand on for one example, each as a vector."""
-    return tuple(
-        jnp.ravel(network.activation(z, scale))
-        for z, scale in pre_activations(network, x)
-    )
+    handed_on, _ = network.forward(x, network.activation)
+    return tuple(map(jnp.ravel, handed_on))

@@ -5,22 +5,18 @@ from typing import Any
 from .._types import Weights
 from .activation import AbstractActivation, Identity, ReLU
 from .base import AbstractNetwork
+from .batch_norm import BatchNorm
 from .conv import Conv
 from .dense import Dense
 from .diagonal import Diagonal
 
-_NETWORKS = {cls.__name__: cls for cls in (Dense, Conv, Diagonal)}
+_NETWORKS = {cls.__name__: cls for cls in (Dense, Conv, Diagonal, BatchNorm)}
 _ACTIVATIONS = {cls.__name__: cls for cls in (ReLU, Identity)}
 
 
 def to_json(network: AbstractNetwork) -> dict[str, Any]:
     """The network's class and configuration."""
-    config: dict[str, Any] = {
-        name: _activation_to_json(value)
-        if isinstance(value, AbstractActivation)
-        else value
-        for name, value in network.config().items()
-    }
+    config = {name: _to_json(value) for name, value in network.config().items()}
     return {"class": type(network).__name__, "config": config}
 
 
@@ -33,11 +29,19 @@ def from_json(description: dict[str, Any], weights: Weights) -> AbstractNetwork:
         name: tuple(value) if isinstance(value, list) else value
         for name, value in description["config"].items()
     }
-    activation = dict(config.pop("activation"))
-    config["activation"] = _ACTIVATIONS[activation.pop("class")](**activation)
+    if "activation" in config:
+        activation = dict(config["activation"])
+        config["activation"] = _ACTIVATIONS[activation.pop("class")](**activation)
+    if "network" in config:
+        layers = weights[:: 2 if config["affine"] else 1]
+        config["network"] = from_json(config["network"], layers)
     return _NETWORKS[description["class"]].from_weights(weights, **config)
 
 
-def _activation_to_json(activation: AbstractActivation) -> dict[str, Any]:
-    fields = {name: float(value) for name, value in vars(activation).items()}
-    return {"class": type(activation).__name__, **fields}
+def _to_json(value: Any) -> Any:
+    if isinstance(value, AbstractNetwork):
+        return to_json(value)
+    if isinstance(value, AbstractActivation):
+        fields = {name: float(field) for name, field in vars(value).items()}
+        return {"class": type(value).__name__, **fields}
+    return value

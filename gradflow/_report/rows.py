@@ -54,13 +54,13 @@ def rows_at_end(problem: Problem, flow: AbstractFlow, along: Trajectory) -> list
 def _scale(flow: AbstractFlow, along: Trajectory, measured) -> list[Row]:
     rho, rho_eq = (along.observables[name] for name in ("rho", "rho_eq"))
     violations = np.sum(growth_violations(rho, rho_eq, rtol=1e-4))
+    network = along[-1]
     decay, norms = (
         np.asarray(x)
-        for x in (
-            flow.weight_decay_at(along.ts[-1]),
-            flow.norms(flow.init(along[-1])),
-        )
+        for x in (flow.weight_decay_at(along.ts[-1]), flow.norms(flow.init(network)))
     )
+    if norms.size > 1:
+        norms = norms[network.scaling_layers]
     multiplier_at_rest = decay * np.abs(np.prod(norms)) ** (2 / norms.size)
     # The law of signs holds for one norm, or without weight decay.
     is_monotone = norms.size == 1 or decay == 0

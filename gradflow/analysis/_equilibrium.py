@@ -46,8 +46,8 @@ def rho_eq(
     - `network`: of any scale.
     - `weight_decay`: $\lambda$, which multiplies $\rho^2$, or $\sum_k \rho_k^2$.
     - `num_norms`: $K$. 1 for flows of one norm, `LagrangeFlow()` and
-        `WeightNormFlow(all_norms=False)`, the number of layers for `GradientFlow` and
-        flows with `all_norms`.
+        `WeightNormFlow(all_norms=False)`, the number of layers whose scale matters for
+        `GradientFlow` and flows with `all_norms`.
 
     **Returns:** $\rho_{eq}$; `inf` without weight decay where $\rho$ grows for ever, as
     it does under exponential-type losses where the directions separate the data (`-inf`
@@ -55,15 +55,16 @@ def rho_eq(
     are 0 and any scale is an equilibrium, and where a layer is 0 and has no direction.
 
     **Raises:** `ValueError` for a negative `weight_decay`, and a `num_norms` that is
-    not between 1 and the number of layers.
+    not between 1 and the number of layers whose scale matters.
     """
     check_nonnegative("weight_decay", weight_decay)
-    if not 1 <= num_norms <= len(network.weights):
+    layers = sum(network.degrees)
+    if not 1 <= num_norms <= layers:
         raise ValueError(
-            "`num_norms` must be between 1 and the number of layers, "
-            f"{len(network.weights)}, got {num_norms}."
+            "`num_norms` must be between 1 and the number of layers whose scale "
+            f"matters, {layers}, got {num_norms}."
         )
-    f = problem.outputs(network) / jnp.prod(network.norms)
+    f = problem.outputs(network) / network.scale
     decay = jnp.asarray(weight_decay, f.dtype)
     # In units of the largest output. The equilibrium does not depend on them, so the
     # derivative must not see them.
@@ -110,14 +111,14 @@ def rho_dot(
     **Raises:** `ValueError` for a negative `weight_decay`.
     """
     check_nonnegative("weight_decay", weight_decay)
-    outputs, rho = problem.outputs(network), jnp.prod(network.norms)
+    outputs, rho = problem.outputs(network), network.scale
     slope = jnp.sum(problem.slopes(outputs) * (outputs / rho))
     return -slope - 2 * jnp.asarray(weight_decay, rho.dtype) * rho
 
 
 def multiplier(problem: Problem, network: AbstractNetwork) -> Float[Array, ""]:
     r"""The Lagrange multiplier $\nu$ of the constraints $\|V_k\| = 1$, the same for
-    every layer,
+    every layer whose scale matters,
 
     $$2 \nu = -\rho \sum_n d_n f_n = -\sum_n d_n g_n$$
 

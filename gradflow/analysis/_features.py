@@ -1,9 +1,8 @@
 """What the hidden layers hand on, for all samples."""
 
-import jax
 from jaxtyping import Array, Float
 
-from .._network import AbstractNetwork
+from .._network import AbstractNetwork, over_batch
 from .._network.pre_activations import features
 from .._problem import Problem
 
@@ -20,4 +19,4 @@ def hidden_features(
         raise ValueError(
             "`network` has no hidden layer, whose features could collapse."
         )
-    return jax.vmap(lambda x: features(network, x))(problem.dataset.inputs)
+    return over_batch(lambda x: features(network, x))(problem.dataset.inputs)

@@ -17,7 +17,8 @@ def structural_residual(
 
     $$\left\langle W_k, \frac{\partial g_n}{\partial W_k} \right\rangle = g_n$$
 
-    for every layer $k$ and sample $n$ (T3 3, M112 1).
+    for every layer $k$ and sample $n$ (T3 3, M112 1); for layers that are normalised
+    over the batch, whose degree of homogeneity is 0, with 0 on the right.
 
     **Returns:** the absolute difference of the two sides (the largest over the
     outputs), divided by the largest output in absolute value over all samples; NaN
@@ -25,11 +26,13 @@ def structural_residual(
     """
 
     def difference(gradients, outputs):
-        sides = [
-            jnp.einsum("c...,...->c", gradient, weight)
-            for gradient, weight in zip(gradients, network.weights, strict=True)
-        ]
-        return jnp.stack([jnp.max(jnp.abs(side - outputs)) for side in sides])
+        layers = zip(gradients, network.weights, network.degrees, strict=True)
+        return jnp.stack(
+            [
+                jnp.max(jnp.abs(jnp.einsum("c...,...->c", dg, w) - degree * outputs))
+                for dg, w, degree in layers
+            ]
+        )
 
     largest = jnp.max(jnp.abs(problem.outputs(network)))
     return of_samples(problem, network, difference).T / largest
@@ -41,7 +44,8 @@ def euler_residual(problem: Problem, network: AbstractNetwork) -> Float[Array, "
     $$\sum_k \left\langle W_k, \frac{\partial g_n}{\partial W_k} \right\rangle = L g_n$$
 
     for every sample $n$: the sum of the structural lemma over the layers, of one
-    Jacobian-vector product for all of them.
+    Jacobian-vector product for all of them. $L$ is the number of layers whose scale
+    matters.
 
     **Returns:** the absolute difference of the two sides (the largest over the
     outputs), divided by the largest output in absolute value over all samples; NaN
@@ -52,7 +56,7 @@ def euler_residual(problem: Problem, network: AbstractNetwork) -> Float[Array, "
         (network.weights,),
         (network.weights,),
     )
-    difference = jnp.max(jnp.abs(along - len(network.weights) * outputs), axis=1)
+    difference = jnp.max(jnp.abs(along - sum(network.degrees) * outputs), axis=1)
     return difference / jnp.max(jnp.abs(outputs))
 
 

@@ -1,12 +1,11 @@
 """Units at their kinks."""
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from .._check import check_nonnegative
 from .._chunks import sum_over
-from .._network import AbstractNetwork, smoothing_of
+from .._network import AbstractNetwork, over_batch, smoothing_of
 from .._network.pre_activations import pre_activations
 from .._problem import Problem
 from .._types import RealScalarLike
@@ -51,7 +50,7 @@ def sliding_units(
         return jnp.stack(counts) if counts else jnp.zeros(0, int)
 
     def of_some(inputs, once) -> Int[Array, " hidden"]:
-        return jnp.sum(once(jax.vmap(at_kink)(inputs)), axis=0)
+        return jnp.sum(once(over_batch(at_kink)(inputs)), axis=0)
 
     return sum_over(
         of_some, problem.dataset.inputs, problem.batch_size, problem.sharding

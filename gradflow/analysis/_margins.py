@@ -24,7 +24,7 @@ def average_separability(
     from a small start under the square loss, and with labels $\pm 1$ under all losses.
     """
     outputs = problem.outputs(network)
-    return jnp.sum(_targets(problem, outputs) * outputs) / jnp.prod(network.norms)
+    return jnp.sum(_targets(problem, outputs) * outputs) / network.scale
 
 
 def margin_histogram(

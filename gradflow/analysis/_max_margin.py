@@ -51,7 +51,7 @@ def smoothed_margin(problem: Problem, network: AbstractNetwork) -> Float[Array, 
         inverse = -log_sum
     else:
         inverse = _inverse_logistic(log_sum)
-    return inverse / jnp.prod(network.norms)
+    return inverse / network.scale
 
 
 def unit_margin(problem: Problem, network: AbstractNetwork) -> AbstractNetwork:

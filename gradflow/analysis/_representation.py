@@ -39,7 +39,7 @@ def representation_residual(
     vanishes, or a layer.
     """
     norms = network.norms
-    rho = jnp.prod(norms)
+    rho = network.scale_of(norms)
     outputs, pull = jax.vjp(
         lambda weights: problem.outputs(network.with_weights(weights)), network.weights
     )
@@ -67,4 +67,4 @@ def _total(
     network: AbstractNetwork,
 ) -> Float[Array, ""]:
     r"""$\sum_n d_n f_n$."""
-    return jnp.sum(slopes * (outputs / jnp.prod(network.norms)))
+    return jnp.sum(slopes * (outputs / network.scale))

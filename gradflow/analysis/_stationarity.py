@@ -21,7 +21,7 @@ def stationarity_residual(
     **Returns:** NaN where a layer is 0 and has no direction.
     """
     norms = network.norms
-    rho = jnp.prod(norms)
+    rho = network.scale_of(norms)
 
     def residual(weight, gradient, norm):
         # ∂g/∂W_k = (ρ/ρ_k) ∂f/∂V_k, by homogeneity.

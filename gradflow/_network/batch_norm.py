@@ -1,0 +1,222 @@
+"""Batch normalisation."""
+
+import itertools
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._tree import safe_norm
+from .._types import Weights
+from .activation import AbstractActivation
+from .base import AbstractNetwork, HandOn
+from .batch import moments, over_batch, standardised
+
+class BatchNorm(AbstractNetwork):
+    r"""A network with batch normalisation of its hidden layers,
+
+    $$\hat z = \frac{z - \operatorname{mean} z}{\sqrt{\operatorname{var} z}},$$
+
+    with the mean and the variance of each unit over all samples, and over all positions
+    of a convolution (M112 App. A.2). Of all samples that go through the network
+    together: in `Problem.outputs`, and in all that is made of it, those of the problem,
+    and in a minibatch those of the minibatch.
+
+    Rescaling a normalised unit's weights changes nothing. So the gradient by each row of
+    these layers is orthogonal to it, the row norms are conserved by the gradient flow
+    without weight decay, and the layers' `degrees` are 0. There is no $\epsilon$ in the
+    denominator, since this would hold approximately then; a unit that gives the same
+    for all samples, which has no variance, is normalised to 0.
+
+    With `affine`, $\gamma_i \hat z_i + \beta_i$ is handed on. These are layers among the
+    others, each with a matrix of the rows $(\gamma_i, \beta_i)$: `weights` are
+    $W_1, A_1, W_2, A_2, \dots, W_L$. The scale of all but the last of them does not
+    matter either.
+
+    The width of a smoothed ReLU goes by the standard deviation 1 of its input; behind
+    an affine layer by the norms of $(\gamma_i, \beta_i)$ and $(\hat z_i, 1)$.
+    """
+
+    network: AbstractNetwork
+    affine: tuple[Float[Array, "..."], ...] | None
+    after_activation: bool = eqx.field(static=True)
+    statistics: tuple[Float[Array, "..."], ...] | None
+
+    def __init__(
+        self,
+        network: AbstractNetwork,
+        *,
+        affine: bool = False,
+        after_activation: bool = False,
+    ):
+        """**Arguments:**
+
+        - `network`: whose hidden layers are to be normalised.
+        - `affine`: whether a scale and a shift of each unit are learnt, which start as
+            1 and 0.
+        - `after_activation`: whether what is normalised is what the activation hands
+            on, instead of what it is given.
+
+        **Raises:** `ValueError` for a network without hidden layers, or with batch
+        normalisation already.
+        """
+        if len(network.weights) < 2 or isinstance(network, BatchNorm):
+            raise ValueError(
+                "`network` must have hidden layers that are not normalised yet, got "
+                f"{network}."
+            )
+        self.network = network
+        self.after_activation = after_activation
+        self.statistics = None
+        units = [w.shape[0] for w in network.weights[:-1]]
+        start = jnp.array([1.0, 0.0], network.weights[0].dtype)
+        self.affine = tuple(jnp.tile(start, (n, 1)) for n in units) if affine else None
+
+    @classmethod
+    def from_weights(
+        cls,
+        weights: Weights,
+        network: AbstractNetwork,
+        *,
+        affine: bool = False,
+        after_activation: bool = False,
+    ) -> "BatchNorm":
+        """`BatchNorm(…)` of a network like `network`, with these weights.
+
+        **Raises:** `ValueError` where their number or a shape does not fit.
+        """
+        skeleton = cls(network, affine=affine, after_activation=after_activation)
+        shapes = [w.shape for w in skeleton.weights]
+        if [w.shape for w in weights] != shapes:
+            raise ValueError(
+                f"`weights` must be of the shapes {shapes}, got "
+                f"{[w.shape for w in weights]}."
+            )
+        return skeleton.with_weights(weights)
+
+    @property
+    def weights(self) -> Weights:  # pyright: ignore
+        return self._interleaved(self.network.weights, self.affine)
+
+    @property
+    def activation(self) -> AbstractActivation:  # pyright: ignore
+        return self.network.activation
+
+    def forward(
+        self, x: Float[Array, "..."], activation: HandOn
+    ) -> tuple[tuple[Float[Array, "..."], ...], Float[Array, " outputs"]]:
+        handed_on, outputs, _ = self._forward(x, activation)
+        return handed_on, outputs
+
+    def with_statistics(self, inputs: Float[Array, "N ..."]) -> "BatchNorm":
+        """The same network with the statistics of these inputs, whatever goes through
+        it: a function of one example."""
+
+        def statistics(x):
+            return self._forward(x, self.activation)[2]
+
+        # The same for each example.
+        found = jax.tree.map(lambda s: s[0], over_batch(statistics)(inputs))
+        return eqx.tree_at(
+            lambda n: n.statistics, self, found, is_leaf=lambda x: x is None
+        )
+
+    def _forward(self, x: Float[Array, "..."], activation: HandOn):
+        layer = itertools.count()
+        statistics = []
+
+        def normalise(z):
+            k = next(layer)
+            if self.statistics is None:
+                mean, deviation = moments(z)
+            else:
+                ones = (1,) * (z.ndim - 1)
+                mean, deviation = (
+                    jnp.reshape(s, (-1, *ones)) for s in self.statistics[k].T
+                )
+            statistics.append(
+                jnp.stack([jnp.ravel(mean), jnp.ravel(deviation)], axis=1)
+            )
+            z, scale = standardised(z, mean, deviation), jnp.ones_like(z)
+            if self.affine is None:
+                return z, scale
+            gamma, beta = (
+                jnp.reshape(a, mean.shape) for a in self.affine[k].T
+            )
+            row = jnp.reshape(safe_norm(self.affine[k], axis=1), mean.shape)
+            return gamma * z + beta, row * jnp.sqrt(jnp.square(z) + 1)
+
+        def hand_on(z, scale):
+            if self.after_activation:
+                return normalise(activation(z, scale))[0]
+            return activation(*normalise(z))
+
+        handed_on, outputs = self.network.forward(x, hand_on)
+        return handed_on, outputs, tuple(statistics)
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        return self.network.in_shape
+
+    @property
+    def out_size(self) -> int:
+        return self.network.out_size
+
+    @property
+    def weight_ndims(self) -> tuple[int, ...]:
+        hidden = len(self.network.weights) - 1
+        return self._interleaved(self.network.weight_ndims, [2] * hidden)
+
+    @property
+    def degrees(self) -> tuple[int, ...]:
+        """0 for what is normalised, before another normalisation or by its own."""
+        *hidden, last = self.network.degrees
+        normalised = [0] * len(hidden)
+        return self._interleaved([*normalised, last], [*normalised[1:], 1])
+
+    @property
+    def matrices(self) -> tuple[Float[Array, "out in"], ...]:
+        r"""The network's, and the rows $(\gamma_i, \beta_i)$ of the affine layers."""
+        return self._interleaved(self.network.matrices, self.affine)
+
+    def scale_fan_in(
+        self, layer: int, weight: Float[Array, "..."], factors: Float[Array, " units"]
+    ) -> Float[Array, "..."]:
+        if self.affine is not None and layer % 2 == 0:
+            return self.network.scale_fan_in(layer // 2, weight, factors)
+        return weight
+
+    def config(self) -> dict[str, Any]:
+        return {
+            "network": self.network,
+            "affine": self.affine is not None,
+            "after_activation": self.after_activation,
+        }
+
+    def _interleaved(self, layers: Any, affine: Any) -> tuple[Any, ...]:
+        if self.affine is None:
+            return tuple(layers)
+        *hidden, last = layers
+        return (*itertools.chain(*zip(hidden, affine, strict=True)), last)
+
+    def __repr__(self) -> str:
+        words = ["affine"] * (self.affine is not None)
+        words += ["after the activation"] * self.after_activation
+        words += ["fixed statistics"] * (self.statistics is not None)
+        return f"BatchNorm({', '.join([str(self.network), *words])})"
+
+
+def refuse_batch_norm(what: str, network: AbstractNetwork) -> None:
+    """Raises a `ValueError` for networks whose layers are normalised over a batch."""
+    if isinstance(network, BatchNorm):
+        raise ValueError(
+            f"`network`: {what} is not defined for layers that are normalised over a "
+            "batch, whose scale does not matter."
+        )
+
+
+def needs_batch(network: AbstractNetwork) -> bool:
+    """Whether the outputs for one example depend on the others of a batch."""
+    return isinstance(network, BatchNorm) and network.statistics is None
