@@ -40,9 +40,9 @@ def default_observables(
     """What is measured unless the user asks for something else.
 
     `loss`, `rho` (`network.scale`, the product of the layers' Frobenius norms),
-    `rho_layers`, `stationarity` and `norm_defect`; `rho_eq` for the square loss, of the norms that
-    the flow evolves; `margin_min`, `margin_mean` and `accuracy` unless the data are for
-    regression.
+    `rho_layers`, `stationarity` and `norm_defect`; `rho_eq` for the square loss, of the
+    norms that the flow evolves; `margin_min`, `margin_mean` and `accuracy` unless the
+    data are for regression.
     """
     observables: dict[str, Observable | AbstractObservable] = {
         "loss": _loss,

@@ -161,7 +161,7 @@ def descent_of(
             "`sampler`: a clock goes by the loss of all samples, which a batch does "
             f"not know. Descend the flow inside, {flow.flow}."
         )
-    problem.check(network)
+    problem.check_start(network)
     dtype = network.weights[0].dtype
     check_positive_integer("steps", steps)
     if isinstance(optimiser, (int, float, np.number, jax.Array)):

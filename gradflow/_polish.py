@@ -75,7 +75,7 @@ def polish(
     """
     check_instance("problem", problem, Problem)
     check_instance("flow", flow, AbstractFlow)
-    problem.check(network)
+    problem.check_start(network)
     dtype = network.weights[0].dtype
     rtol = 1e3 * float(jnp.finfo(dtype).eps) if rtol is None else rtol
     check_precision(dtype, rtol)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -16,8 +16,6 @@ from ._loss import AbstractLoss
 from ._network import AbstractNetwork, BatchNorm, needs_batch, over_batch
 from ._types import RealScalarLike, Weights
 from .datasets import Dataset
-
-Network = TypeVar("Network", bound=AbstractNetwork)
 
 
 class Problem(eqx.Module):
@@ -88,14 +86,22 @@ class Problem(eqx.Module):
                 "`Problem.with_statistics`."
             )
 
-    def with_statistics(self, network: Network) -> Network:
+    def check_start(self, network: AbstractNetwork) -> None:
+        """Raises a `ValueError` where a run cannot start from `network`."""
+        self.check(network)
+        if isinstance(network, BatchNorm) and network.statistics is not None:
+            raise ValueError(
+                "`network` has fixed statistics: it is for evaluation. Start from the "
+                "network that they were fixed for."
+            )
+
+    def with_statistics(self, network: AbstractNetwork) -> AbstractNetwork:
         """The network with the statistics of all samples here in place of those of
         whatever batch goes through it: what batch normalisation is evaluated with on
         other data, `test.accuracy(train.with_statistics(network))`. A network without
         batch normalisation comes back as it is.
 
-        Not to be trained further: as a function of the weights it is another one, and
-        not homogeneous.
+        It cannot be trained: as a function of the weights it is not homogeneous.
         """
         if not isinstance(network, BatchNorm):
             return network

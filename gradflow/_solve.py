@@ -227,7 +227,7 @@ def integration_of(
     """
     check_instance("problem", problem, Problem)
     check_instance("flow", flow, AbstractFlow)
-    problem.check(network)
+    problem.check_start(network)
     dtype = network.weights[0].dtype
     t0, t1, ts = _check_times(flow, t0, t1, ts, dtype)
     check_positive("rtol", rtol)

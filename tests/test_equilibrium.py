@@ -232,7 +232,7 @@ def test_arguments_that_do_not_fit():
     with pytest.raises(ValueError, match="`weight_decay`"):
         gf.analysis.rho_dot(*arguments, -0.1)
     for num_norms in (0, 4):
-        with pytest.raises(ValueError, match="`num_norms`.*layers, 3"):
+        with pytest.raises(ValueError, match="`num_norms`.*matters, 3"):
             gf.analysis.rho_eq(*arguments, num_norms=num_norms)
 
 

@@ -332,12 +332,13 @@ class Doubled(gf.AbstractNetwork):
     weights: tuple
     activation: gf.AbstractActivation = gf.ReLU()
 
-    def __call__(self, x):
-        return 2 * self.weights[0] @ x
+    def forward(self, x, activation):
+        return (), 2 * self.weights[0] @ x
 
     in_shape = property(lambda self: (self.weights[0].shape[1],))
     out_size = property(lambda self: self.weights[0].shape[0])
     weight_ndims = (2,)
+    degrees = (1,)
     matrices = property(lambda self: self.weights)
 
     def scale_fan_in(self, layer, weight, factors):

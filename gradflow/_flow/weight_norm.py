@@ -39,7 +39,7 @@ class WeightNormFlow(AbstractPlainFlow[PolarState]):
         norms, directions = MatrixSpheres().split(network)
         return PolarState(
             free_norms(norms, network, self.all_norms),
-            self._scale(directions, self.v_norm)
+            self._scale(directions, self.v_norm),
         )
 
     def weights(self, state: PolarState) -> Weights:

@@ -1,7 +1,7 @@
 """Functions of one example, for a batch of them that may look at each other."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +18,24 @@ def over_batch(function: Callable[..., Result]) -> Callable[..., Result]:
     return jax.vmap(function, axis_name=_AXIS)
 
 
-def moments(
-    z: Float[Array, "units *positions"],
-) -> tuple[Float[Array, "units *ones"], Float[Array, "units *ones"]]:
-    """The mean and the standard deviation of each unit over the batch and its
-    positions; deviations that are not more than rounding are 0.
+class Moments(NamedTuple):
+    """Of each unit, over the batch and its positions, shaped to broadcast over them.
+
+    **Attributes:**
+
+    - `unit`: in which the others are: the largest modulus, or 1. A constant to
+        derivatives: what is made of all three must not depend on it.
+    - `mean`: the mean.
+    - `deviation`: the standard deviation; 0 where it is not more than rounding.
+    """
+
+    unit: Float[Array, "units ..."]
+    mean: Float[Array, "units ..."]
+    deviation: Float[Array, "units ..."]
+
+
+def moments(z: Float[Array, "units ..."]) -> Moments:
+    """The moments of a layer's pre-activations or activations.
 
     **Raises:** `ValueError` outside of `over_batch`, and where there is one number only
     to take them over.
@@ -43,25 +56,24 @@ def moments(
             "batch of one. Take larger batches."
         )
 
-    def over_all(x: Float[Array, "units *positions"]) -> Float[Array, "units *ones"]:
+    def over_all(x: Float[Array, "units ..."]) -> Float[Array, "units ..."]:
         return jax.lax.pmean(jnp.mean(x, axis=positions, keepdims=True), _AXIS)
 
-    mean = over_all(z)
     # Without a unit, squares of units that have decayed would underflow.
     modulus = jnp.abs(jax.lax.stop_gradient(z))
     largest = jax.lax.pmax(jnp.max(modulus, axis=positions, keepdims=True), _AXIS)
     unit = jnp.where(largest > 0, largest, 1)
-    variance = over_all(jnp.square((z - mean) / unit))
+    mean = over_all(z / unit)
+    variance = over_all(jnp.square(z / unit - mean))
     varies = variance > (16 * jnp.finfo(z.dtype).eps) ** 2
     deviation = jnp.where(varies, jnp.sqrt(jnp.where(varies, variance, 1)), 0)
-    return mean, unit * deviation
+    return Moments(unit, mean, deviation)
 
 
 def standardised(
-    z: Float[Array, "units *positions"],
-    mean: Float[Array, "units *ones"],
-    deviation: Float[Array, "units *ones"],
-) -> Float[Array, "units *positions"]:
+    z: Float[Array, "units ..."], of: Moments
+) -> Float[Array, "units ..."]:
     """With mean 0 and variance 1 for each unit; 0 for units that do not vary."""
-    varies = deviation > 0
-    return jnp.where(varies, (z - mean) / jnp.where(varies, deviation, 1), 0)
+    varies = of.deviation > 0
+    centred = z / of.unit - of.mean
+    return jnp.where(varies, centred / jnp.where(varies, of.deviation, 1), 0)

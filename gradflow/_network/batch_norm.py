@@ -10,9 +10,10 @@ from jaxtyping import Array, Float
 
 from .._tree import safe_norm
 from .._types import Weights
-from .activation import AbstractActivation
 from .base import AbstractNetwork, HandOn
-from .batch import moments, over_batch, standardised
+from .batch import Moments, moments, over_batch, standardised
+from .diagonal import Diagonal
+
 
 class BatchNorm(AbstractNetwork):
     r"""A network with batch normalisation of its hidden layers,
@@ -24,14 +25,14 @@ class BatchNorm(AbstractNetwork):
     together: in `Problem.outputs`, and in all that is made of it, those of the problem,
     and in a minibatch those of the minibatch.
 
-    Rescaling a normalised unit's weights changes nothing. So the gradient by each row of
-    these layers is orthogonal to it, the row norms are conserved by the gradient flow
-    without weight decay, and the layers' `degrees` are 0. There is no $\epsilon$ in the
-    denominator, since this would hold approximately then; a unit that gives the same
-    for all samples, which has no variance, is normalised to 0.
+    Rescaling the weights of a normalised unit changes nothing. So the gradient by each
+    row of these layers is orthogonal to it, the row norms are conserved by the gradient
+    flow without weight decay, and the layers' `degrees` are 0. There is no $\epsilon$
+    in the denominator, with which that would hold approximately only; a unit that gives
+    the same for all samples, which has no variance, is normalised to 0.
 
-    With `affine`, $\gamma_i \hat z_i + \beta_i$ is handed on. These are layers among the
-    others, each with a matrix of the rows $(\gamma_i, \beta_i)$: `weights` are
+    With `affine`, $\gamma_i \hat z_i + \beta_i$ is handed on. These are layers among
+    the others, each with a matrix of the rows $(\gamma_i, \beta_i)$: `weights` are
     $W_1, A_1, W_2, A_2, \dots, W_L$. The scale of all but the last of them does not
     matter either.
 
@@ -59,13 +60,14 @@ class BatchNorm(AbstractNetwork):
         - `after_activation`: whether what is normalised is what the activation hands
             on, instead of what it is given.
 
-        **Raises:** `ValueError` for a network without hidden layers, or with batch
-        normalisation already.
+        **Raises:** `ValueError` for a network without hidden layers, with batch
+        normalisation already, or with a single weight for each unit, whose scale is all
+        that there is.
         """
-        if len(network.weights) < 2 or isinstance(network, BatchNorm):
+        if len(network.weights) < 2 or isinstance(network, (BatchNorm, Diagonal)):
             raise ValueError(
-                "`network` must have hidden layers that are not normalised yet, got "
-                f"{network}."
+                "`network` must have hidden layers that are not normalised yet and not "
+                f"diagonal, got {network}."
             )
         self.network = network
         self.after_activation = after_activation
@@ -96,12 +98,13 @@ class BatchNorm(AbstractNetwork):
             )
         return skeleton.with_weights(weights)
 
+    # What `equinox.tree_at` finds in these two properties is marks of its own.
     @property
-    def weights(self) -> Weights:  # pyright: ignore
+    def weights(self) -> tuple[Any, ...]:  # pyright: ignore
         return self._interleaved(self.network.weights, self.affine)
 
     @property
-    def activation(self) -> AbstractActivation:  # pyright: ignore
+    def activation(self) -> Any:  # pyright: ignore
         return self.network.activation
 
     def forward(
@@ -129,23 +132,15 @@ class BatchNorm(AbstractNetwork):
 
         def normalise(z):
             k = next(layer)
-            if self.statistics is None:
-                mean, deviation = moments(z)
-            else:
-                ones = (1,) * (z.ndim - 1)
-                mean, deviation = (
-                    jnp.reshape(s, (-1, *ones)) for s in self.statistics[k].T
-                )
-            statistics.append(
-                jnp.stack([jnp.ravel(mean), jnp.ravel(deviation)], axis=1)
+            of = (
+                moments(z) if self.statistics is None else _fixed(self.statistics[k], z)
             )
-            z, scale = standardised(z, mean, deviation), jnp.ones_like(z)
+            statistics.append(_fix(of))
+            z, scale = standardised(z, of), jnp.ones_like(z)
             if self.affine is None:
                 return z, scale
-            gamma, beta = (
-                jnp.reshape(a, mean.shape) for a in self.affine[k].T
-            )
-            row = jnp.reshape(safe_norm(self.affine[k], axis=1), mean.shape)
+            gamma, beta = (_of_units(a, z) for a in self.affine[k].T)
+            row = _of_units(safe_norm(self.affine[k], axis=1), z)
             return gamma * z + beta, row * jnp.sqrt(jnp.square(z) + 1)
 
         def hand_on(z, scale):
@@ -206,6 +201,23 @@ class BatchNorm(AbstractNetwork):
         words += ["after the activation"] * self.after_activation
         words += ["fixed statistics"] * (self.statistics is not None)
         return f"BatchNorm({', '.join([str(self.network), *words])})"
+
+
+def _of_units(
+    values: Float[Array, " units"], z: Float[Array, "units ..."]
+) -> Float[Array, "units ..."]:
+    """One number for each unit, shaped to broadcast over its positions."""
+    return jnp.reshape(values, (-1, *(1,) * (z.ndim - 1)))
+
+
+def _fix(of: Moments) -> Float[Array, "units 2"]:
+    pair = of.unit * of.mean, of.unit * of.deviation
+    return jnp.stack([jnp.ravel(x) for x in pair], axis=1)
+
+
+def _fixed(pair: Float[Array, "units 2"], z: Float[Array, "units ..."]) -> Moments:
+    mean, deviation = (_of_units(x, z) for x in pair.T)
+    return Moments(jnp.ones_like(mean), mean, deviation)
 
 
 def refuse_batch_norm(what: str, network: AbstractNetwork) -> None:

@@ -1,7 +1,6 @@
 """The polar parametrization of a network."""
 
 import equinox as eqx
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .base import AbstractNetwork

@@ -6,7 +6,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from .._flow import AbstractFlow, GradientFlow
-from .._network import AbstractNetwork, Conv, Identity
+from .._network import AbstractNetwork, BatchNorm, Conv, Identity
 from .._problem import Problem
 from ..analysis import (
     SpectralDensity,
@@ -54,10 +54,10 @@ def measure_spectrum(
 def _expected(
     problem: Problem, flow: AbstractFlow, network: AbstractNetwork
 ) -> str | None:
-    is_linear_conv = isinstance(network, Conv) and isinstance(
-        network.activation, Identity
+    is_known = not isinstance(network, BatchNorm) and not (
+        isinstance(network, Conv) and isinstance(network.activation, Identity)
     )
-    if not isinstance(flow, GradientFlow) or is_linear_conv:
+    if not isinstance(flow, GradientFlow) or not is_known:
         return None
     counts = flat_directions(problem, network, flow.weight_decay)
     return f"≥ {int(counts.symmetry)} at a minimum"

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._network import AbstractNetwork, Conv
+from .._network import AbstractNetwork, Conv, refuse_batch_norm
 from .._problem import Problem
 
 
@@ -15,8 +15,12 @@ def layer_balance(
 
     Conserved by the gradient flow without weight decay (T3 18, M112 Lemma 3), and
     decaying as $e^{-4 \lambda t}$ with it.
+
+    **Raises:** `ValueError` for batch normalisation: the norms of layers whose scale
+    does not matter are conserved one by one.
     """
     del problem
+    refuse_batch_norm("the balance of layers", network)
     return jnp.diff(network.norms**2)
 
 
@@ -28,7 +32,8 @@ def unit_balance(
 
     Conserved by the gradient flow of ReLU networks without weight decay: the diagonals
     of `matrix_balance`. Smoothed kinks, whose width depends on all units below, keep it
-    up to the smoothing, and exactly in the last hidden layer only.
+    up to the smoothing, and exactly in the last hidden layer only. What leaves a unit
+    that is normalised over the batch counts as 0: its own norm is conserved.
 
     ??? cite "Reference"
 
@@ -60,7 +65,8 @@ def matrix_balance(
 
     Conserved by the gradient flow of deep linear networks without weight decay.
 
-    **Raises:** `ValueError` for convolutions, whose units have many outputs.
+    **Raises:** `ValueError` for convolutions, whose units have many outputs, and for
+    batch normalisation.
 
     ??? cite "Reference"
 
@@ -69,6 +75,7 @@ def matrix_balance(
     """
     del problem
     network.check_single()
+    refuse_batch_norm("the balance of matrices", network)
     if isinstance(network, Conv):
         raise ValueError(
             "`network`: the matrices of a convolution do not meet in its units; "

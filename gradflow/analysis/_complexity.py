@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._check import check_positive
-from .._network import AbstractNetwork, Conv, Identity
+from .._network import AbstractNetwork, Conv, Identity, refuse_batch_norm
 from .._problem import Problem
 from .._types import RealScalarLike
 from ._scaled import scaled
@@ -15,7 +15,8 @@ def product_of_norms(
     problem: Problem, network: AbstractNetwork, *, p: RealScalarLike = 2.0
 ) -> Float[Array, ""]:
     r"""$\prod_k \|W_k\|_p$ with the norms of the entries, $\rho$ for $p = 2$: what
-    homogeneity lets one divide the outputs by (GP §3).
+    homogeneity lets one divide the outputs by (GP §3). With batch normalisation it
+    still is of all layers, the "$\rho$ from all layers" of SQ and M112.
 
     **Raises:** `ValueError` for a `p` that is not positive.
     """
@@ -50,12 +51,15 @@ def path_norm(problem: Problem, network: AbstractNetwork) -> Float[Array, ""]:
     products of the weights on them. Invariant under the rescalings of units that leave
     a ReLU network's function as it is.
 
+    **Raises:** `ValueError` for batch normalisation.
+
     ??? cite "Reference"
 
         B. Neyshabur, R. Salakhutdinov, N. Srebro: Path-SGD: path-normalized
         optimization in deep neural networks. NeurIPS, 2015.
     """
     problem.check(network)
+    refuse_batch_norm("the sum over paths", network)
     # A linear network of the squares adds up its paths.
     weights, sizes = zip(*map(scaled, network.weights), strict=True)
     squares = network.with_weights(tuple(w**2 for w in weights))
@@ -72,7 +76,7 @@ def spectral_complexity(problem: Problem, network: AbstractNetwork) -> Float[Arr
     of the test error up to logarithms.
 
     **Raises:** `ValueError` for convolutions, whose norm as a map is not that of the
-    kernel.
+    kernel, and for batch normalisation.
 
     ??? cite "Reference"
 
@@ -81,6 +85,7 @@ def spectral_complexity(problem: Problem, network: AbstractNetwork) -> Float[Arr
     """
     del problem
     network.check_single()
+    refuse_batch_norm("the complexity", network)
     if isinstance(network, Conv):
         raise ValueError("`network`: not defined for convolutions.")
     spectral = jnp.stack([jnp.linalg.norm(m, ord=2) for m in network.matrices])

@@ -5,7 +5,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from .._check import check_nonnegative
-from .._network import AbstractNetwork, Conv, Diagonal, Identity, smoothing_of
+from .._network import (
+    AbstractNetwork,
+    Conv,
+    Diagonal,
+    Identity,
+    refuse_batch_norm,
+    smoothing_of,
+)
 from .._problem import Problem
 from .._types import RealScalarLike
 
@@ -56,9 +63,11 @@ def flat_directions(
 
     **Returns:** a [`gradflow.analysis.FlatDirections`][].
 
-    **Raises:** `ValueError` for negative numbers, and for linear convolutions.
+    **Raises:** `ValueError` for negative numbers, for linear convolutions and for
+    batch normalisation.
     """
     problem.check(network)
+    refuse_batch_norm("the number of symmetries", network)
     check_nonnegative("weight_decay", weight_decay)
     check_nonnegative("rtol", rtol)
     size = sum(w.size for w in network.weights)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from .._check import check_nonnegative
 from .._loss import SquareLoss
-from .._network import AbstractNetwork
+from .._network import AbstractNetwork, refuse_batch_norm
 from .._problem import Problem
 from .._tree import safe_norm, tree_inner
 from .._types import RealScalarLike
@@ -85,7 +85,8 @@ def kkt_residual(
     so that there is no margin, and where the active-set method runs out of iterations.
 
     **Raises:** `ValueError` for regression data, a negative `rtol`, other
-    `multipliers`, and `"slopes"` of the square loss, which do not have one sign.
+    `multipliers`, `"slopes"` of the square loss, which do not have one sign, and batch
+    normalisation.
 
     ??? cite "References"
 
@@ -96,6 +97,7 @@ def kkt_residual(
     """
     check_nonnegative("rtol", rtol)
     _check(problem, multipliers)
+    refuse_batch_norm("the minimum of norms", network)
     unit = unit_layers(network)
 
     def of_weights(weights):

@@ -68,7 +68,7 @@ def linearised_outputs(
     slope_at_zero = problem.slopes(jnp.zeros_like(g))
     two = (problem.slopes(jnp.ones_like(g)) - slope_at_zero).ravel()[0]
     targets = -slope_at_zero / two
-    depth = len(network.weights)
+    depth = sum(network.degrees)
 
     def in_basis(values: Float[Array, "N outputs"]) -> Float[Array, " NC"]:
         return vectors.T @ values.ravel()

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._loss import CrossEntropyLoss, ExponentialLoss, LogisticLoss
-from .._network import AbstractNetwork
+from .._network import AbstractNetwork, refuse_batch_norm
 from .._problem import Problem
 from ._unit_layers import unit_layers
 
@@ -70,8 +70,9 @@ def unit_margin(problem: Problem, network: AbstractNetwork) -> AbstractNetwork:
 
     **Returns:** a network whose weights are NaN where $\gamma \le 0$ or a layer is 0.
 
-    **Raises:** `ValueError` for regression data.
+    **Raises:** `ValueError` for regression data, and for batch normalisation.
     """
+    refuse_batch_norm("the minimum of norms", network)
     smallest = jnp.min(problem.margins(network))
     smallest = jnp.where(smallest > 0, smallest, jnp.nan)
     scale = smallest ** (-1 / len(network.weights))

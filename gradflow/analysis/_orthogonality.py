@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._network import AbstractNetwork, Conv
+from .._network import AbstractNetwork, Conv, refuse_batch_norm
 from .._problem import Problem
 from .._tree import safe_norm
 from ._scaled import scaled
@@ -42,7 +42,8 @@ def projection_defect(
     projection is orthogonal where `asymmetry` vanishes too. NaN for a layer that is not
     square, and where $W_k^2 = 0$.
 
-    **Raises:** `ValueError` for convolutions, whose matrices do not follow one another.
+    **Raises:** `ValueError` for convolutions, whose matrices do not follow one another,
+    and for batch normalisation.
     """
     del problem
 
@@ -72,6 +73,7 @@ def asymmetry(problem: Problem, network: AbstractNetwork) -> Float[Array, " laye
 
 def _of_square_layers(network, measure) -> Float[Array, " layers"]:
     network.check_single()
+    refuse_batch_norm("a product of layers", network)
     if isinstance(network, Conv):
         raise ValueError(
             "`network`: the matrices of a convolution do not follow one another; "

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from .._network import AbstractNetwork
+from .._network import AbstractNetwork, needs_batch
 from .._problem import Problem
+from ._samples import of_examples, of_samples
 
 
 def tangent_kernel(
@@ -28,7 +29,8 @@ def tangent_kernel(
     - `network`: the point.
     - `inputs`: the $x_m$; those of the problem if not given.
 
-    **Raises:** `ValueError` for `inputs` of another shape.
+    **Raises:** `ValueError` for `inputs` of another shape, and for any with batch
+    normalisation, whose statistics are those of the samples.
 
     ??? cite "Reference"
 
@@ -36,22 +38,27 @@ def tangent_kernel(
         generalization in neural networks. NeurIPS, 2018.
     """
     problem.check(network)
-    samples = problem.dataset.inputs
-    inputs = samples if inputs is None else jnp.asarray(inputs, samples.dtype)
-    if inputs.shape[1:] != network.in_shape:
-        raise ValueError(
-            f"`inputs` must be of shape (M, *{network.in_shape}), got {inputs.shape}."
-        )
     _, push = jax.linearize(
         lambda w: problem.outputs(network.with_weights(w)), network.weights
     )
 
-    def of_input(x):
-        outputs, pull = jax.vjp(lambda w: network.with_weights(w)(x), network.weights)
-        (gradients,) = jax.vmap(pull)(jnp.eye(outputs.shape[0], dtype=outputs.dtype))
+    def products(gradients, outputs):
+        del outputs
         return jax.vmap(push)(gradients)
 
-    return jax.lax.map(of_input, inputs)
+    if inputs is None:
+        return of_samples(problem, network, products)
+    inputs = jnp.asarray(inputs, problem.dataset.inputs.dtype)
+    if needs_batch(network):
+        raise ValueError(
+            "`inputs`: a network with batch normalisation has no outputs for them "
+            "without the samples."
+        )
+    if inputs.shape[1:] != network.in_shape:
+        raise ValueError(
+            f"`inputs` must be of shape (M, *{network.in_shape}), got {inputs.shape}."
+        )
+    return of_examples(network, inputs, products)
 
 
 def gauss_newton_eigenvalues(

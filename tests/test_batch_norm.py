@@ -1,0 +1,530 @@
+"""Batch normalisation, against hand-written NumPy and finite differences."""
+
+import functools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gradflow as gf
+from cases import FLOWS, assert_close
+from gradflow.analysis._features import hidden_features
+
+SAMPLES = 9
+FORMS = {
+    "plain": {},
+    "affine": {"affine": True},
+    "after": {"after_activation": True},
+    "affine_after": {"affine": True, "after_activation": True},
+}
+KINDS = ("dense", "conv")
+forms = pytest.mark.parametrize("form", FORMS)
+kinds = pytest.mark.parametrize("kind", KINDS)
+# The raw forms do not stay there.
+FLOWS_ON_SPHERES = [name for name in FLOWS if "raw" not in name]
+flows = pytest.mark.parametrize("flow", FLOWS_ON_SPHERES)
+
+
+@functools.cache
+def network_of(kind, form, smoothing=0.0):
+    """Two normalised layers and a last one; affine layers away from 1 and 0."""
+    activation = gf.ReLU(smoothing)
+    if kind == "dense":
+        inner = gf.Dense((5, 4, 3, 2), key=jax.random.key(1), activation=activation)
+    else:
+        inner = gf.Conv(
+            (2, 5, 5),
+            (3, 2),
+            2,
+            key=jax.random.key(2),
+            kernel_size=(3, 2),
+            stride=(2, 1),
+            padding=(1, 0),
+            activation=activation,
+        )
+    network = gf.BatchNorm(inner, **FORMS[form])
+    keys = jax.random.split(jax.random.key(3), len(network.weights))
+    return network.with_weights(
+        tuple(
+            w + 0.3 * jax.random.normal(key, w.shape)
+            for key, w in zip(keys, network.weights, strict=True)
+        )
+    )
+
+
+@functools.cache
+def problem_of(kind, seed=0, samples=SAMPLES):
+    shape = (5,) if kind == "dense" else (2, 5, 5)
+    key = jax.random.key(seed)
+    inputs = jax.random.normal(key, (samples, *shape))
+    labels = jnp.arange(samples) % 2
+    dataset = gf.Dataset(inputs, labels, num_classes=2)
+    return gf.Problem(dataset, gf.SquareLoss())
+
+
+def by_hand(network, inputs, statistics=None):
+    """The outputs, and the means and variances of the layers, in NumPy loops."""
+    weights = [np.asarray(w) for w in network.weights]
+    affine = network.affine is not None
+    *hidden, last = weights[::2] if affine else weights
+    shifts = weights[1::2] if affine else [None] * len(hidden)
+    h, found = np.asarray(inputs), []
+    for k, (w, shift) in enumerate(zip(hidden, shifts, strict=True)):
+        if w.ndim == 2:
+            z = np.einsum("oi,ni->no", w, h)
+        else:
+            stride, padding = network.network.strides[k], network.network.paddings[k]
+            z = _convolved(h, w, stride, padding)
+        if network.after_activation:
+            z = np.maximum(z, 0)
+        axes = (0, *range(2, z.ndim))
+        if statistics is None:
+            found.append((z.mean(axes, keepdims=True), z.var(axes, keepdims=True)))
+        mean, variance = (statistics or found)[k]
+        z = (z - mean) / np.sqrt(variance)
+        if shift is not None:
+            units = (1, -1, *[1] * (z.ndim - 2))
+            z = shift[:, 0].reshape(units) * z + shift[:, 1].reshape(units)
+        h = z if network.after_activation else np.maximum(z, 0)
+    return h.reshape(len(h), -1) @ last.T, found
+
+
+def _convolved(h, kernel, stride, padding):
+    h = np.pad(h, [(0, 0), (0, 0), (padding, padding), (padding, padding)])
+    size = kernel.shape[-1]
+    places = range(0, h.shape[-1] - size + 1, stride)
+    rows = [
+        [
+            np.einsum("oihw,nihw->no", kernel, h[..., i : i + size, j : j + size])
+            for j in places
+        ]
+        for i in places
+    ]
+    return np.moveaxis(np.asarray(rows), (0, 1), (2, 3))
+
+
+# What it is.
+
+
+@kinds
+@forms
+def test_outputs_are_those_of_numpy(kind, form):
+    network, problem = network_of(kind, form), problem_of(kind)
+    expected, _ = by_hand(network, problem.dataset.inputs)
+    assert_close(problem.outputs(network), expected, 1e-13)
+    assert_close(eqx.filter_jit(problem.outputs)(network), expected, 1e-13)
+
+
+@kinds
+@forms
+def test_fixed_statistics_are_those_of_the_training_samples(kind, form):
+    """What goes through with them does not depend on what else does."""
+    network, train, test = network_of(kind, form), problem_of(kind), problem_of(kind, 9)
+    fixed = train.with_statistics(network)
+    assert_close(train.outputs(fixed), train.outputs(network), 1e-13)
+    _, statistics = by_hand(network, train.dataset.inputs)
+    inputs = test.dataset.inputs
+    expected, _ = by_hand(network, inputs, statistics)
+    assert_close(test.outputs(fixed), expected, 1e-13)
+    assert_close(fixed(inputs[3]), expected[3], 1e-13)
+    assert not np.allclose(test.outputs(network), expected, rtol=1e-2)
+    chunked = gf.Problem(test.dataset, test.loss, batch_size=2)
+    assert_close(chunked.outputs(fixed), expected, 1e-13)
+    assert eqx.tree_equal(train.with_statistics(network.network), network.network)
+
+
+@kinds
+def test_a_minibatch_has_its_own_statistics(kind):
+    network, problem = network_of(kind, "plain"), problem_of(kind)
+    some = jnp.array([1, 3, 4, 8])
+    expected, _ = by_hand(network, problem.dataset.inputs[some])
+    assert_close(problem.batch(some).outputs(network), expected, 1e-13)
+
+
+@kinds
+@forms
+def test_features_are_normalised(kind, form):
+    network, problem = network_of(kind, form), problem_of(kind)
+    features = hidden_features(problem, network)
+    assert len(features) == 2
+    if form != "after":
+        return
+    for h, w in zip(features, network.weights, strict=False):
+        h = np.moveaxis(np.asarray(h).reshape(SAMPLES, w.shape[0], -1), 1, 0)
+        h = h.reshape(w.shape[0], -1)
+        np.testing.assert_allclose(h.mean(1), 0, atol=1e-14)
+        np.testing.assert_allclose(h.var(1), 1, rtol=1e-12)
+
+
+@kinds
+@forms
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_degrees(kind, form, smoothing):
+    """Each layer's weights scale the outputs by the power that `degrees` says, and the
+    rows of normalised layers do not matter at all."""
+    network, problem = network_of(kind, form, smoothing), problem_of(kind)
+    outputs = problem.outputs(network)
+    expected = (0, 0, 0, 1, 1) if "affine" in form else (0, 0, 1)
+    assert network.degrees == expected
+    for k, degree in enumerate(network.degrees):
+        scaled = list(network.weights)
+        scaled[k] = 1.7 * scaled[k]
+        there = problem.outputs(network.with_weights(tuple(scaled)))
+        assert_close(there, 1.7**degree * outputs, 1e-13)
+    rows = list(network.weights)
+    for k in range(0, len(rows) - 1, 2 if "affine" in form else 1):
+        factors = jnp.exp(jax.random.normal(jax.random.key(k), rows[k].shape[:1]))
+        rows[k] = jnp.reshape(factors, (-1,) + (1,) * (rows[k].ndim - 1)) * rows[k]
+    there = network.with_weights(tuple(rows))
+    assert_close(problem.outputs(there), outputs, 1e-12)
+    assert_close(there.scale, network.scale, 1e-15)
+    scaling = [w for w, d in zip(network.weights, network.degrees, strict=True) if d]
+    assert_close(network.scale, np.prod([np.linalg.norm(w) for w in scaling]), 1e-15)
+
+
+@forms
+def test_scale_invariance_holds_where_squares_underflow(form):
+    network, problem = network_of("dense", form), problem_of("dense")
+    tiny = (1e-200 * network.weights[0], *network.weights[1:])
+    there = network.with_weights(tiny)
+    assert_close(problem.outputs(there), problem.outputs(network), 1e-12)
+    gradient = problem.gradient(there)
+    assert_close(1e-200 * gradient[0], problem.gradient(network)[0], 1e-12)
+
+
+@kinds
+@forms
+def test_a_unit_without_variance_is_normalised_to_zero(kind, form):
+    """Constant up to rounding: its normalised value would be rounding of size 1."""
+    network, problem = network_of(kind, form), problem_of(kind)
+    inputs = problem.dataset.inputs.at[:, 0].set(0.3)
+    problem = gf.Problem(
+        gf.Dataset(inputs, problem.dataset.labels, num_classes=2), problem.loss
+    )
+    first = network.weights[0]
+    first = first.at[0].set(0).at[0, 0].set(1 / 3)
+    if kind == "conv":
+        # A pixel in the middle of the kernel, which never meets the padding.
+        first = first.at[0].set(0).at[0, 0, 1, 1].set(1 / 3)
+    network = network.with_weights((first, *network.weights[1:]))
+    outputs, gradient = problem.outputs(network), problem.gradient(network)
+    assert np.all(np.isfinite(outputs))
+    assert np.all(gradient[0][0] == 0)
+    step = 2 if "affine" in form else 1
+    features = network.network.scale_fan_in(
+        1, network.weights[step], jnp.ones(first.shape[0]).at[0].set(7.0)
+    )
+    weights = list(network.weights)
+    weights[step] = features
+    if "affine" not in form:
+        # What the next layer makes of that unit does not matter.
+        there = network.with_weights(tuple(weights))
+        assert_close(problem.outputs(there), outputs, 1e-13)
+
+
+# Gradients and fields.
+
+
+@kinds
+@forms
+def test_gradients_are_orthogonal_to_normalised_rows(kind, form):
+    network, problem = network_of(kind, form), problem_of(kind)
+    gradient = problem.gradient(network)
+    step = 2 if "affine" in form else 1
+    for g, w in list(zip(gradient, network.weights, strict=True))[:-1:step]:
+        g, w = (np.asarray(x).reshape(len(w), -1) for x in (g, w))
+        norms = np.linalg.norm(g, axis=1) * np.linalg.norm(w, axis=1)
+        assert np.all(np.abs(np.sum(g * w, axis=1)) < 1e-12 * norms)
+        assert np.all(norms > 0)
+
+
+def finite_differences(function, state):
+    flat, unravel = jax.flatten_util.ravel_pytree(state)
+    step = 1e-5
+
+    @jax.jit
+    @jax.vmap
+    def central(direction):
+        there, back = flat + step * direction, flat - step * direction
+        return (function(unravel(there)) - function(unravel(back))) / (2 * step)
+
+    return unravel(central(jnp.eye(flat.size)))
+
+
+@pytest.mark.parametrize(
+    ("flow", "kind", "form"),
+    [
+        *((flow, "dense", "affine") for flow in FLOWS_ON_SPHERES),
+        ("gradient", "conv", "plain"),
+        ("gradient", "conv", "affine"),
+        ("gradient", "dense", "after"),
+    ],
+)
+def test_fields_are_those_of_finite_differences(flow, kind, form):
+    """Smoothed widely, so that no kink is within a difference."""
+    network, problem = network_of(kind, form, 0.5), problem_of(kind)
+    flow = FLOWS[flow](0.1)
+    state = flow.init(network)
+    slopes = finite_differences(
+        lambda s: problem.value(flow.to_network(s, network)), state
+    )
+    expected = flow.velocity(0.0, state, slopes)
+    assert_close(flow.vector_field(0.0, state, problem, network), expected, 1e-6)
+
+
+@flows
+@pytest.mark.parametrize(("kind", "form"), [("dense", "plain"), ("conv", "affine")])
+def test_flows_start_from_the_same_function(flow, kind, form):
+    network, problem = network_of(kind, form), problem_of(kind)
+    flow = FLOWS[flow]()
+    start = flow.to_network(flow.init(network), network)
+    assert_close(problem.outputs(start), problem.outputs(network), 1e-12)
+    if "Row" not in repr(flow):
+        assert_close(start.scale, network.scale, 1e-12)
+
+
+def row_norms(network):
+    step = 1 if network.affine is None else 2
+    return [
+        np.linalg.norm(np.asarray(w).reshape(*w.shape[:2], -1), axis=2)
+        for w in network.weights[:-1:step]
+    ]
+
+
+@forms
+@pytest.mark.parametrize("weight_decay", [0.0, 0.2])
+def test_row_norms_along_a_solved_flow(form, weight_decay):
+    """Conserved without weight decay, and otherwise a factor of exp(-2λt): the gradient
+    of the loss is orthogonal to the rows."""
+    network, problem = network_of("dense", form, 1e-2), problem_of("dense")
+    run = gf.solve(
+        problem,
+        gf.GradientFlow(weight_decay),
+        network,
+        0.5,
+        ts=[0.0, 0.25, 0.5],
+        rtol=1e-8,
+    )
+    moved = run.networks.weights[0][-1] - run.networks.weights[0][0]
+    assert jnp.linalg.norm(moved) > 0.1
+    fading = np.exp(-2 * weight_decay * np.asarray(run.ts))[:, None]
+    for norms in row_norms(run.networks):
+        np.testing.assert_allclose(norms, fading * norms[:1], rtol=1e-6)
+
+
+def test_lagrange_flow_rests_at_the_equilibrium():
+    network, problem = network_of("dense", "plain"), problem_of("dense")
+    run = gf.solve(
+        problem, gf.LagrangeFlow(0.3), network, 300.0, until=gf.Stationary(1e-5)
+    )
+    assert run.stopped_by is not None
+    final = run.final
+    outputs = problem.outputs(final) / jnp.linalg.norm(final.weights[-1])
+    targets = jax.nn.one_hot(problem.dataset.labels, 2, dtype=float)
+    expected = jnp.sum(targets * outputs) / (0.3 + jnp.sum(outputs**2))
+    assert_close(final.scale, expected, 1e-3)
+    assert_close(run.observables["rho_eq"][-1], expected, 1e-3)
+    gradient = problem.gradient(final)
+    for g, w in zip(gradient[:-1], final.weights[:-1], strict=True):
+        assert jnp.linalg.norm(g) * jnp.linalg.norm(w) < 1e-2
+
+
+def test_momentum_with_minibatches_is_that_of_a_hand_written_loop():
+    """PyTorch's: the decay is added to the gradient, and momentum to the sum."""
+    problem, network = problem_of("dense", samples=8), network_of("dense", "affine")
+    problem = gf.Problem(problem.dataset, gf.SquareLoss("mean"))
+    decay, rate, momentum, steps = 0.02, 0.1, 0.9, 6
+    sampler = gf.Minibatches(4, key=jax.random.key(5))
+    run = gf.descend(
+        problem,
+        optax.sgd(rate, momentum=momentum),
+        network,
+        steps,
+        flow=gf.GradientFlow(decay / 2),
+        sampler=sampler,
+    )
+
+    def loss(weights, inputs, labels):
+        outputs = jnp.asarray(inputs)
+        *hidden, last = weights[::2]
+        for w, shift in zip(hidden, weights[1::2], strict=True):
+            z = outputs @ w.T
+            z = (z - z.mean(0, keepdims=True)) / z.std(0, keepdims=True)
+            outputs = jnp.maximum(shift[:, 0] * z + shift[None, :, 1], 0)
+        errors = outputs @ last.T - jax.nn.one_hot(labels, 2, dtype=float)
+        return jnp.mean(jnp.sum(errors**2, axis=1))
+
+    with jax.numpy_rank_promotion("allow"):
+        weights = network.weights
+        velocity = jax.tree.map(jnp.zeros_like, weights)
+        state = sampler.init(problem)
+        for _ in range(steps):
+            batch, state = sampler.sample(problem, state)
+            slopes = jax.grad(loss)(weights, batch.dataset.inputs, batch.dataset.labels)
+            velocity = jax.tree.map(
+                lambda v, g, w: momentum * v + g + decay * w, velocity, slopes, weights
+            )
+            weights = jax.tree.map(lambda w, v: w - rate * v, weights, velocity)
+    assert_close(run.final.weights, weights, 1e-12)
+
+
+# What is made of it.
+
+
+@kinds
+@forms
+def test_structural_lemma(kind, form):
+    network, problem = network_of(kind, form), problem_of(kind)
+    assert np.max(gf.analysis.structural_residual(problem, network)) < 1e-12
+    assert np.max(gf.analysis.euler_residual(problem, network)) < 1e-12
+
+
+def test_gradients_of_samples_add_up():
+    network, problem = network_of("dense", "affine"), problem_of("dense")
+    jacobian = jax.jacrev(lambda w: problem.outputs(network.with_weights(w)))(
+        network.weights
+    )
+    flat = np.concatenate(
+        [np.asarray(j).reshape(SAMPLES * 2, -1) for j in jacobian], axis=1
+    )
+    kernel = gf.analysis.tangent_kernel(problem, network)
+    assert_close(kernel.reshape(SAMPLES * 2, SAMPLES * 2), flat @ flat.T, 1e-12)
+    # ∂f/∂A for the affine layer before the last: the sine of the angle to A itself.
+    residual = gf.analysis.sample_residual(problem, network)[-2]
+    slopes = np.asarray(jacobian[-2])
+    unit = np.asarray(network.weights[-2] / jnp.linalg.norm(network.weights[-2]))
+    along = np.einsum("ncij,ij->nc", slopes, unit)[..., None, None] * unit
+    rest, whole = (np.linalg.norm(x, axis=(2, 3)) for x in (slopes - along, slopes))
+    seen = np.any(whole > 0, axis=1)
+    assert np.all(np.isnan(residual) == ~seen) and np.sum(seen) > SAMPLES / 2
+    sines = rest[seen] / whole[seen]
+    np.testing.assert_allclose(residual[seen], sines.max(axis=1), rtol=1e-10)
+
+
+def test_balance_of_units():
+    """Normalised units keep their norm, which is all that is left of the balance."""
+    network, problem = network_of("conv", "plain"), problem_of("conv")
+    for balance, w in zip(
+        gf.analysis.unit_balance(problem, network), network.weights, strict=False
+    ):
+        np.testing.assert_allclose(balance, -jnp.sum(w**2, axis=(1, 2, 3)), rtol=1e-14)
+
+
+@forms
+def test_polar_form(form):
+    network = network_of("dense", form)
+    polar = gf.Polar.from_network(network)
+    assert_close(polar.scale, network.scale, 1e-14)
+    assert_close(polar.rho, network.norms, 1e-15)
+    assert_close(polar.to_network().weights, network.weights, 1e-15)
+    rho_of_all = gf.analysis.product_of_norms(problem_of("dense"), network)
+    assert_close(rho_of_all, jnp.prod(network.norms), 1e-14)
+
+
+@kinds
+@forms
+def test_saved_and_loaded(kind, form, tmp_path):
+    network, problem = network_of(kind, form), problem_of(kind)
+    run = gf.descend(problem, 1e-3, network, 3)
+    run.save(tmp_path / "run.npz")
+    again = gf.Trajectory.load(tmp_path / "run.npz")
+    assert eqx.tree_equal(again.final, run.final)
+    assert eqx.tree_equal(again.networks, run.networks)
+    made = gf.BatchNorm.from_weights(network.weights, **network.config())
+    assert eqx.tree_equal(made, network)
+
+
+def test_transformations():
+    network, problem = network_of("dense", "affine", 0.1), problem_of("dense")
+    stack = jax.tree.map(lambda w: jnp.stack([w, 2 * w, 0.3 * w]), network)
+    values = jax.jit(jax.vmap(problem.value))(stack)
+    doubled = jax.tree.map(lambda w: 2 * w, network)
+    singles = [problem.value(network), problem.value(doubled)]
+    assert_close(values[:2], jnp.stack(singles), 1e-14)
+    tangent = jax.tree.map(jnp.ones_like, network.weights)
+
+    def along(s):
+        there = [w + s * u for w, u in zip(network.weights, tangent, strict=True)]
+        return problem.value(network.with_weights(tuple(there)))
+
+    _, forward = jax.jvp(along, (0.0,), (1.0,))
+    second = jax.grad(jax.grad(along))(0.0)
+    assert_close(forward, (along(1e-5) - along(-1e-5)) / 2e-5, 1e-7)
+    slope = jax.grad(along)
+    assert_close(second, (slope(1e-5) - slope(-1e-5)) / 2e-5, 1e-6)
+
+
+def test_repr():
+    network = network_of("dense", "affine")
+    assert repr(network) == "BatchNorm(Dense(5-4-3-2, ReLU()), affine)"
+    fixed = problem_of("dense").with_statistics(network_of("dense", "after"))
+    assert repr(fixed) == (
+        "BatchNorm(Dense(5-4-3-2, ReLU()), after the activation, fixed statistics)"
+    )
+
+
+# What it is not.
+
+
+def test_what_needs_a_batch():
+    network, problem = network_of("dense", "plain"), problem_of("dense")
+    with pytest.raises(ValueError, match="with_statistics"):
+        network(problem.dataset.inputs[0])
+    with pytest.raises(ValueError, match="batch of one"):
+        problem.batch(jnp.array([2])).outputs(network)
+    chunked = gf.Problem(problem.dataset, problem.loss, batch_size=4)
+    for function in (chunked.outputs, chunked.value, chunked.gradient):
+        with pytest.raises(ValueError, match="`batch_size`"):
+            function(network)
+    whole = gf.Problem(problem.dataset, problem.loss, batch_size=SAMPLES)
+    assert_close(whole.outputs(network), problem.outputs(network), 1e-15)
+    mesh = jax.make_mesh((3,), ("samples",))
+    with pytest.raises(ValueError, match="several devices"):
+        gf.shard_samples(problem, mesh).gradient(network)
+    with pytest.raises(ValueError, match="`inputs`"):
+        gf.analysis.tangent_kernel(problem, network, inputs=problem.dataset.inputs[:2])
+
+
+def test_fixed_statistics_are_not_trained():
+    problem = problem_of("dense")
+    fixed = problem.with_statistics(network_of("dense", "plain"))
+    for run in (
+        lambda: gf.solve(problem, gf.GradientFlow(), fixed, 1.0),
+        lambda: gf.descend(problem, 0.1, fixed, 3),
+        lambda: gf.polish(problem, gf.GradientFlow(0.1), fixed),
+    ):
+        with pytest.raises(ValueError, match="fixed statistics"):
+            run()
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        gf.analysis.layer_balance,
+        gf.analysis.matrix_balance,
+        gf.analysis.path_norm,
+        gf.analysis.spectral_complexity,
+        gf.analysis.unit_margin,
+        gf.analysis.kkt_residual,
+        gf.analysis.flat_directions,
+        gf.analysis.asymmetry,
+    ],
+)
+def test_what_is_not_defined(measure):
+    with pytest.raises(ValueError, match="normalised over a batch"):
+        measure(problem_of("dense"), network_of("dense", "affine"))
+
+
+def test_networks_that_cannot_be_normalised():
+    dense = gf.Dense((5, 4, 1), key=jax.random.key(0))
+    with pytest.raises(ValueError, match="`network`"):
+        gf.BatchNorm(gf.Dense((5, 1), key=jax.random.key(0)))
+    with pytest.raises(ValueError, match="`network`"):
+        gf.BatchNorm(gf.BatchNorm(dense))
+    with pytest.raises(ValueError, match="`network`"):
+        gf.BatchNorm(gf.Diagonal(5, 3, key=jax.random.key(0)))
+    with pytest.raises(ValueError, match="`weights`"):
+        gf.BatchNorm.from_weights(dense.weights, dense, affine=True)
