@@ -54,6 +54,7 @@ from ._network import Diagonal as Diagonal
 from ._network import Identity as Identity
 from ._network import Polar as Polar
 from ._network import ReLU as ReLU
+from ._network import Residual as Residual
 from ._observables import AbstractObservable as AbstractObservable
 from ._observables import NormDefect as NormDefect
 from ._observables import Point as Point

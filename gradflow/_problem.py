@@ -99,11 +99,11 @@ class Problem(eqx.Module):
         """The network with the statistics of all samples here in place of those of
         whatever batch goes through it: what batch normalisation is evaluated with on
         other data, `test.accuracy(train.with_statistics(network))`. A network without
-        batch normalisation comes back as it is.
+        batch normalisation, or with fixed statistics, comes back as it is.
 
         It cannot be trained: as a function of the weights it is not homogeneous.
         """
-        if not isinstance(network, BatchNorm):
+        if not needs_batch(network):
             return network
         self.check(network)
         return network.with_statistics(self.dataset.inputs)

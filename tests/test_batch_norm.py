@@ -77,7 +77,7 @@ def by_hand(network, inputs, statistics=None):
             z = np.einsum("oi,ni->no", w, h)
         else:
             stride, padding = network.network.strides[k], network.network.paddings[k]
-            z = _convolved(h, w, stride, padding)
+            z = convolved(h, w, stride, padding)
         if network.after_activation:
             z = np.maximum(z, 0)
         axes = (0, *range(2, z.ndim))
@@ -92,16 +92,16 @@ def by_hand(network, inputs, statistics=None):
     return h.reshape(len(h), -1) @ last.T, found
 
 
-def _convolved(h, kernel, stride, padding):
+def convolved(h, kernel, stride, padding):
     h = np.pad(h, [(0, 0), (0, 0), (padding, padding), (padding, padding)])
     size = kernel.shape[-1]
-    places = range(0, h.shape[-1] - size + 1, stride)
+    down, across = (range(0, n - size + 1, stride) for n in h.shape[2:])
     rows = [
         [
             np.einsum("oihw,nihw->no", kernel, h[..., i : i + size, j : j + size])
-            for j in places
+            for j in across
         ]
-        for i in places
+        for i in down
     ]
     return np.moveaxis(np.asarray(rows), (0, 1), (2, 3))
 

@@ -111,6 +111,15 @@ NETWORKS = {
     },
     "three_outputs": lambda: cases.NETWORKS["conv"](3, gf.Identity()),
     "polar": lambda: gf.Polar.from_network(small.network()),
+    "batch_norm": lambda: gf.BatchNorm(
+        cases.NETWORKS["conv"](3, gf.ReLU()), affine=True, after_activation=True
+    ),
+    "fixed_statistics": lambda: gf.BatchNorm(small.network()).with_statistics(
+        jnp.eye(small.network().in_shape[0])
+    ),
+    "residual": lambda: gf.BatchNorm(
+        gf.Residual((2, 4, 4), (3, 4), key=jax.random.key(0))
+    ),
 }
 
 PROBLEMS = {

@@ -14,3 +14,4 @@ from .regularise import has_kinks as has_kinks
 from .regularise import regularise as regularise
 from .regularise import scale_kinks as scale_kinks
 from .regularise import smoothing_of as smoothing_of
+from .residual import Residual as Residual

@@ -15,11 +15,10 @@ from .activation import AbstractActivation
 
 Network = TypeVar("Network", bound="AbstractNetwork")
 
-HandOn: TypeAlias = Callable[
-    [Float[Array, "..."], Float[Array, "..."]], Float[Array, "..."]
-]
-"""Takes the pre-activations of a hidden layer, and the largest moduli that they could
-have, to what the layer hands on."""
+HandOn: TypeAlias = Callable[..., Float[Array, "..."]]
+"""Takes the pre-activations of a hidden layer, the largest moduli that they could have,
+and what goes past the layer and is added to them, if anything does, to what is handed
+on: see `AbstractNetwork.hand_on`."""
 
 
 class AbstractNetwork(eqx.Module):
@@ -35,14 +34,26 @@ class AbstractNetwork(eqx.Module):
 
     @abc.abstractmethod
     def forward(
-        self, x: Float[Array, "..."], activation: HandOn
+        self, x: Float[Array, "..."], hand_on: HandOn
     ) -> tuple[tuple[Float[Array, "..."], ...], Float[Array, " outputs"]]:
         """What each hidden layer hands on for one example `x` of shape `in_shape`, and
-        the output, with another activation than the network's own."""
+        the output, with another function than `hand_on` between the layers."""
 
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, " outputs"]:
         """The output for one example `x` of shape `in_shape`."""
-        return self.forward(x, self.activation)[1]
+        return self.forward(x, self.hand_on)[1]
+
+    def hand_on(
+        self,
+        z: Float[Array, "..."],
+        scale: Float[Array, "..."],
+        skip: Float[Array, "..."] | None = None,
+    ) -> Float[Array, "..."]:
+        """The activation of a hidden layer's pre-activations and what is added to
+        them."""
+        if skip is None:
+            return self.activation(z, scale)
+        return self.activation(z + skip, scale + jnp.abs(skip))
 
     @property
     @abc.abstractmethod

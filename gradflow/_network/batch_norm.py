@@ -1,7 +1,7 @@
 """Batch normalisation."""
 
 import itertools
-from typing import Any
+from typing import Any, TypeGuard
 
 import equinox as eqx
 import jax
@@ -13,6 +13,7 @@ from .._types import Weights
 from .base import AbstractNetwork, HandOn
 from .batch import Moments, moments, over_batch, standardised
 from .diagonal import Diagonal
+from .residual import Residual
 
 
 class BatchNorm(AbstractNetwork):
@@ -62,12 +63,18 @@ class BatchNorm(AbstractNetwork):
 
         **Raises:** `ValueError` for a network without hidden layers, with batch
         normalisation already, or with a single weight for each unit, whose scale is all
-        that there is.
+        that there is; for a residual network with `affine` or `after_activation`, since
+        the layers would share a scale then.
         """
         if len(network.weights) < 2 or isinstance(network, (BatchNorm, Diagonal)):
             raise ValueError(
                 "`network` must have hidden layers that are not normalised yet and not "
                 f"diagonal, got {network}."
+            )
+        if isinstance(network, Residual) and (affine or after_activation):
+            raise ValueError(
+                "`affine` and `after_activation` are not for residual networks: what "
+                "their blocks add up would have a scale that no single layer carries."
             )
         self.network = network
         self.after_activation = after_activation
@@ -108,9 +115,9 @@ class BatchNorm(AbstractNetwork):
         return self.network.activation
 
     def forward(
-        self, x: Float[Array, "..."], activation: HandOn
+        self, x: Float[Array, "..."], hand_on: HandOn
     ) -> tuple[tuple[Float[Array, "..."], ...], Float[Array, " outputs"]]:
-        handed_on, outputs, _ = self._forward(x, activation)
+        handed_on, outputs, _ = self._forward(x, hand_on)
         return handed_on, outputs
 
     def with_statistics(self, inputs: Float[Array, "N ..."]) -> "BatchNorm":
@@ -118,7 +125,7 @@ class BatchNorm(AbstractNetwork):
         it: a function of one example."""
 
         def statistics(x):
-            return self._forward(x, self.activation)[2]
+            return self._forward(x, self.hand_on)[2]
 
         # The same for each example.
         found = jax.tree.map(lambda s: s[0], over_batch(statistics)(inputs))
@@ -126,7 +133,7 @@ class BatchNorm(AbstractNetwork):
             lambda n: n.statistics, self, found, is_leaf=lambda x: x is None
         )
 
-    def _forward(self, x: Float[Array, "..."], activation: HandOn):
+    def _forward(self, x: Float[Array, "..."], hand_on: HandOn):
         layer = itertools.count()
         statistics = []
 
@@ -143,12 +150,12 @@ class BatchNorm(AbstractNetwork):
             row = _of_units(safe_norm(self.affine[k], axis=1), z)
             return gamma * z + beta, row * jnp.sqrt(jnp.square(z) + 1)
 
-        def hand_on(z, scale):
+        def hand_on_normalised(z, scale, skip=None):
             if self.after_activation:
-                return normalise(activation(z, scale))[0]
-            return activation(*normalise(z))
+                return normalise(hand_on(z, scale, skip))[0]
+            return hand_on(*normalise(z), skip)
 
-        handed_on, outputs = self.network.forward(x, hand_on)
+        handed_on, outputs = self.network.forward(x, hand_on_normalised)
         return handed_on, outputs, tuple(statistics)
 
     @property
@@ -167,9 +174,8 @@ class BatchNorm(AbstractNetwork):
     @property
     def degrees(self) -> tuple[int, ...]:
         """0 for what is normalised, before another normalisation or by its own."""
-        *hidden, last = self.network.degrees
-        normalised = [0] * len(hidden)
-        return self._interleaved([*normalised, last], [*normalised[1:], 1])
+        normalised = [0] * (len(self.network.weights) - 1)
+        return self._interleaved([*normalised, 1], [*normalised[1:], 1])
 
     @property
     def matrices(self) -> tuple[Float[Array, "out in"], ...]:
@@ -229,6 +235,6 @@ def refuse_batch_norm(what: str, network: AbstractNetwork) -> None:
         )
 
 
-def needs_batch(network: AbstractNetwork) -> bool:
+def needs_batch(network: AbstractNetwork) -> TypeGuard[BatchNorm]:
     """Whether the outputs for one example depend on the others of a batch."""
     return isinstance(network, BatchNorm) and network.statistics is None

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._tree import safe_norm, safe_sqrt
 from .._types import PerLayer, Weights
 from .activation import AbstractActivation, ReLU
 from .base import AbstractNetwork, HandOn
+from .convolution import convolution
 from .initial import initial_weights
 
 
@@ -131,19 +131,14 @@ class Conv(AbstractNetwork):
         return skeleton.with_weights(tuple(weights))
 
     def forward(
-        self, x: Float[Array, "channels height width"], activation: HandOn
+        self, x: Float[Array, "channels height width"], hand_on: HandOn
     ) -> tuple[tuple[Float[Array, "..."], ...], Float[Array, " outputs"]]:
         *kernels, last = self.weights
         handed_on, h = [], x
         for kernel, stride, padding in zip(
             kernels, self.strides, self.paddings, strict=True
         ):
-            z = _convolve(h, kernel, stride, padding)
-            ones = jnp.ones((1, 1, *kernel.shape[2:]), h.dtype)
-            energy = jnp.sum(jnp.square(h), axis=0, keepdims=True)
-            patch_norm = safe_sqrt(_convolve(energy, ones, stride, padding))
-            kernel_norm = safe_norm(kernel, axis=(1, 2, 3))[:, None, None]
-            h = activation(z, kernel_norm * patch_norm)
+            h = hand_on(*convolution(h, kernel, stride, padding))
             handed_on.append(h)
         return tuple(handed_on), last @ jnp.ravel(h)
 
@@ -189,20 +184,6 @@ class Conv(AbstractNetwork):
         image = "x".join(map(str, self.image_shape))
         layers = "-".join(map(str, [*channels, self.weights[-1].shape[-2]]))
         return f"Conv({image}: {layers}, {self.activation})"
-
-
-def _convolve(
-    image: Float[Array, "in height width"],
-    kernel: Float[Array, "out in size size"],
-    stride: int,
-    padding: int,
-) -> Float[Array, "out new_height new_width"]:
-    return jax.lax.conv_general_dilated(
-        image[None],
-        kernel,
-        window_strides=(stride, stride),
-        padding=[(padding, padding)] * 2,
-    )[0]
 
 
 def _feature_shape(in_shape, kernel_shapes, strides, paddings) -> tuple[int, ...]:

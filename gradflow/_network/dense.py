@@ -89,13 +89,13 @@ class Dense(AbstractNetwork):
         return skeleton.with_weights(tuple(weights))
 
     def forward(
-        self, x: Float[Array, " d"], activation: HandOn
+        self, x: Float[Array, " d"], hand_on: HandOn
     ) -> tuple[tuple[Float[Array, "..."], ...], Float[Array, " outputs"]]:
         *hidden, last = self.weights
         handed_on, h = [], x
         for weight in hidden:
             scale = safe_norm(weight, axis=1) * safe_norm(h)
-            h = activation(weight @ h, scale)
+            h = hand_on(weight @ h, scale)
             handed_on.append(h)
         return tuple(handed_on), last @ h
 

@@ -88,12 +88,12 @@ class Diagonal(AbstractNetwork):
         return skeleton.with_weights(tuple(weights))
 
     def forward(
-        self, x: Float[Array, " d"], activation: HandOn
+        self, x: Float[Array, " d"], hand_on: HandOn
     ) -> tuple[tuple[Float[Array, "..."], ...], Float[Array, "1"]]:
         *hidden, last = self.weights
         handed_on, h = [], x
         for weight in hidden:
-            h = activation(weight * h, jnp.abs(weight) * safe_norm(h))
+            h = hand_on(weight * h, jnp.abs(weight) * safe_norm(h))
             handed_on.append(h)
         return tuple(handed_on), jnp.sum(last * h, keepdims=True)
 

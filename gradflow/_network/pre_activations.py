@@ -40,5 +40,5 @@ def features(
     network: AbstractNetwork, x: Float[Array, "..."]
 ) -> tuple[Float[Array, " units"], ...]:
     """What the hidden layers hand on for one example, each as a vector."""
-    handed_on, _ = network.forward(x, network.activation)
+    handed_on, _ = network.forward(x, network.hand_on)
     return tuple(map(jnp.ravel, handed_on))

@@ -9,8 +9,9 @@ from .batch_norm import BatchNorm
 from .conv import Conv
 from .dense import Dense
 from .diagonal import Diagonal
+from .residual import Residual
 
-_NETWORKS = {cls.__name__: cls for cls in (Dense, Conv, Diagonal, BatchNorm)}
+_NETWORKS = {cls.__name__: cls for cls in (Dense, Conv, Diagonal, Residual, BatchNorm)}
 _ACTIVATIONS = {cls.__name__: cls for cls in (ReLU, Identity)}
 
 

@@ -32,7 +32,11 @@ def product_of_norms(
 
 
 def normalised_loss(
-    problem: Problem, network: AbstractNetwork, *, p: RealScalarLike = 2.0
+    problem: Problem,
+    network: AbstractNetwork,
+    *,
+    p: RealScalarLike = 2.0,
+    example: Float[Array, "..."] | None = None,
 ) -> Float[Array, ""]:
     r"""The mean loss per sample of the network whose outputs are divided by
     `product_of_norms`, whatever the reduction of the loss.
@@ -40,9 +44,23 @@ def normalised_loss(
     On training and on test data it was found to lie on a line (GP §3, where the
     exponents of the soft-max in (9) and (10) have the wrong sign).
 
+    **Arguments:**
+
+    - `problem`: data and loss.
+    - `network`: the network; on test data, with batch normalisation, one with the
+        statistics of the training data.
+    - `p`: of the norms.
+    - `example`: $x_0$ for $\|g(x_0)\|$ in place of the product of the norms: what
+        residual networks, whose norms do not say how large their outputs are, are
+        normalised by (GP App. H). The same for all networks that are compared.
+
     **Raises:** `ValueError` for a `p` that is not positive.
     """
-    outputs = problem.outputs(network) / product_of_norms(problem, network, p=p)
+    if example is None:
+        size = product_of_norms(problem, network, p=p)
+    else:
+        size = jnp.linalg.norm(problem.with_statistics(network)(example))
+    outputs = problem.outputs(network) / size
     return jnp.mean(jax.vmap(problem.loss.value)(outputs, problem.dataset.labels))
 
 
