@@ -18,6 +18,7 @@ from cases import (
     reference_of,
 )
 from cases import unchecked_types as unchecked_types
+from gradflow._network.convolution import by_patches, by_xla
 
 kinds = pytest.mark.parametrize("kind", NETWORKS)
 smoothings = pytest.mark.parametrize("smoothing", SMOOTHINGS)
@@ -357,3 +358,23 @@ def test_derivatives_are_finite_where_norms_vanish(kind, smoothing):
         assert_close(first[0], expected, 1e-12, case)
         if case == "dead units" and smoothing < 0.1:
             assert at(at_x)[0] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "padding"), [(3, 2, 1), (2, 1, 0), (1, 3, 2)]
+)
+def test_two_ways_to_convolve(size, stride, padding, getkey):
+    """As XLA does it, and as a product of matrices: values and derivatives."""
+    image = jax.random.normal(getkey(), (3, 7, 6))
+    kernel = jax.random.normal(getkey(), (4, 3, size, size))
+
+    def value_and_gradients(way):
+        def function(image, kernel):
+            return jnp.sum(jnp.sin(way(image, kernel, stride, padding)))
+
+        return (
+            way(image, kernel, stride, padding),
+            jax.grad(function, argnums=(0, 1))(image, kernel),
+        )
+
+    assert_close(value_and_gradients(by_patches), value_and_gradients(by_xla), 1e-13)
