@@ -9,8 +9,9 @@ import numpy as np
 
 MOST_DEFLATED = 1032
 """By how much deflate makes zeros smaller."""
-_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-"""Those that NumPy writes. The others are unpacked without a bound on the memory."""
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA)
+"""Those of which few bytes unpack to few. A block of bzip2's, which `zipfile` unpacks
+whole, may be of any size."""
 
 
 def unpack(
@@ -40,7 +41,7 @@ def unpack(
 
 def _array(file: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
     if entry.compress_type not in _METHODS:
-        raise ValueError(f"{entry.filename} is not compressed as NumPy does it")
+        raise ValueError(f"{entry.filename} is compressed in a way not known here")
     with file.open(entry) as member:
         try:
             array = np.lib.format.read_array(member, allow_pickle=False)
