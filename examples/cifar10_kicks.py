@@ -60,7 +60,7 @@ def main(
     train, test = (
         gf.Problem(
             gf.datasets.cifar10(
-                data, split=split, per_class=setting.per_class, bias=0.0
+                data, split=split, per_class=setting.per_class, bias=0.0, signs=False
             ),
             gf.CrossEntropyLoss("mean"),
             batch_size=1_000,

@@ -377,3 +377,33 @@ def test_langevin(tmp_path, capsys):
     assert means["weights"] > means["ρ and V"] + 0.1
     assert "Boltzmann" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["langevin.png"]
+
+
+def test_cifar10_kicks(tmp_path, capsys):
+    """Kicks make the weights longer, and nothing but kicks does."""
+    example = _module("cifar10_kicks")
+    generator = np.random.default_rng(0)
+    arrays = {}
+    for split, count in (("train", 8), ("test", 4)):
+        labels = np.arange(count) % 2
+        images = (
+            generator.integers(0, 100, (count, 32, 32, 3))
+            + 150 * labels[:, None, None, None]
+        )
+        arrays |= {f"x_{split}": images.astype(np.uint8), f"y_{split}": labels}
+    np.savez(tmp_path / "images.npz", **arrays)
+    setting = example.Setting(None, 4, 0.5, 400, 1, 12, 2)
+    courses = example.main(
+        tmp_path / "images.npz", tmp_path, setting, 1, channels=(2, 2)
+    )
+    assert "kicks, seed 0" in capsys.readouterr().out
+    (calm, kicked) = (courses[sigma, 0] for sigma in (0.0, example.SIGMA))
+    assert calm.measures["train error"][calm.fitted] == 0
+    growth = {
+        name: course.measures["norm"][-1] / course.measures["norm"][course.fitted]
+        for name, course in {"calm": calm, "kicked": kicked}.items()
+    }
+    assert growth["kicked"] > growth["calm"] + 0.1
+    after_last = kicked.measures["norm"][kicked.fitted + setting.kicks + 1 :]
+    assert np.ptp(after_last) < 0.02 * after_last[0]
+    assert (tmp_path / "cifar10_kicks.png").exists()
