@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import compile_time
+import convolution
 import descent
 import ensemble
 import equilibrium
@@ -30,6 +31,7 @@ BENCHMARKS = {
         recording,
         observing,
         descent,
+        convolution,
         compile_time,
         ensemble,
         scaling,

@@ -1,10 +1,12 @@
 """The readers of image files, on small files made here; nothing is downloaded."""
 
+import contextlib
 import gzip
 import io
 import math
 import re
 import struct
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -73,6 +75,17 @@ def _assert_same(dataset, images, labels):
     assert dataset.labels.tolist() == labels.tolist()
 
 
+@contextlib.contextmanager
+def peak_below(most):
+    """Asserts that less memory than this, in bytes, is taken at any time."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < most
+    finally:
+        tracemalloc.stop()
+
+
 # IDX
 
 
@@ -110,10 +123,13 @@ IDX = _idx(np.arange(6).reshape(2, 3))
         (IDX[:2] + b"\x0a" + IDX[3:], "not an IDX file"),
         (IDX[:3] + b"\x00" + IDX[4:], "not an IDX file"),
         (IDX[:9], "truncated, 9 bytes for a header of 12"),
-        (IDX[:-1], "truncated, 17 bytes where shape (2, 3) of uint8 takes 18"),
+        (IDX[:-1], "truncated, fewer than the 6 bytes that shape (2, 3) of u"),
         (IDX[:12], "truncated"),
-        (IDX + b"\0", "trailing bytes, 19 bytes where shape (2, 3)"),
-        (_idx(np.ones((2, 3)), 0x0E), "truncated, 18 bytes where shape (2, 3) of flo"),
+        (IDX + b"\0", "trailing bytes, more than the 6 bytes that shape (2, 3)"),
+        (
+            _idx(np.ones((2, 3)), 0x0E),
+            "truncated, fewer than the 48 bytes that shape (2, 3) of f",
+        ),
         (bytes([0, 0, 8, 80]) + bytes(320), "is not possible"),
         (struct.pack(">4B3I", 0, 0, 8, 3, *[2**32 - 1] * 3), "truncated"),
         (gzip.compress(IDX, mtime=0)[:-9], "damaged gzip file"),
@@ -129,6 +145,23 @@ def test_damaged_idx(tmp_path, content, message):
     with pytest.raises(ValueError, match=re.escape(message)) as caught:
         read_idx(path)
     assert str(caught.value).startswith(str(path))
+
+
+def test_no_more_of_an_idx_file_is_read_than_its_header_says(tmp_path):
+    zeros, path = gzip.compress(bytes(2**26)), tmp_path / "file"
+    header = struct.pack(">4B2I", 0, 0, 8, 2, 2, 3)
+    path.write_bytes(gzip.compress(header) + zeros)
+    with peak_below(2**22), pytest.raises(ValueError, match="file: trailing bytes"):
+        read_idx(path)
+
+
+def test_an_idx_file_takes_no_memory_for_what_it_cannot_hold(tmp_path):
+    path = tmp_path / "file"
+    header = struct.pack(">4B2I", 0, 0, 8, 2, 2**16, 2**12)
+    for content in (header, gzip.compress(header)):
+        path.write_bytes(content)
+        with peak_below(2**22), pytest.raises(ValueError, match="file: truncated"):
+            read_idx(path)
 
 
 def test_missing_idx(tmp_path):
@@ -258,6 +291,15 @@ def test_mnist_foreign_files(tmp_path, name, array, message):
     assert str(caught.value).startswith(str(folder))
 
 
+@pytest.mark.parametrize("kind", ["images-idx3", "labels-idx1"])
+def test_mnist_files_of_another_type_than_their_names_say(tmp_path, kind):
+    path = _mnist_folder(tmp_path, _keys((28, 28))) / f"train-{kind}-ubyte"
+    content = path.read_bytes()
+    path.write_bytes(content[:2] + b"\x09" + content[3:])
+    with pytest.raises(ValueError, match=f"{kind}-ubyte: holds int8, and by its name"):
+        mnist(tmp_path)
+
+
 def test_mnist_missing_files(tmp_path):
     with pytest.raises(FileNotFoundError):
         mnist(tmp_path / "nothing.npz")
@@ -282,9 +324,9 @@ def _saved(**changes):
     return file.getvalue()
 
 
-def _zipped(**members):
+def _zipped(method=zipfile.ZIP_STORED, /, **members):
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
+    with zipfile.ZipFile(file, "w", method) as archive:
         for name, content in members.items():
             archive.writestr(name, content)
     return file.getvalue()
@@ -300,14 +342,17 @@ def _npy(array, **options):
     "content, message",
     [
         (b"", "cannot be read as an npz file"),
-        (b"\x80\x04N.", "cannot be read as an npz file.*pickle"),
-        (_npy(np.ones(3)), "a single array, not an archive"),
+        (b"\x80\x04N.", "cannot be read as an npz file"),
+        (_npy(np.ones(3)), "it is not an .npz file"),
         (_saved()[:-30], "cannot be read as an npz file"),
         (_saved()[:9000], "cannot be read as an npz file"),
         (_saved(x_train=None), "KeyError: 'x_train"),
         (_saved(y_test=None), "KeyError: 'y_test"),
         (_zipped(x_train=b"abc"), "x_train is not an array|KeyError"),
-        (_saved(x_train=np.array([{}] * 20)), "ValueError: Object arrays"),
+        (
+            _saved(x_train=np.array([{}] * 20)),
+            "x_train.npy is not an array: Object arrays",
+        ),
         (_saved(x_train=np.ones((20, 28, 28))), "must be integers .*not float64"),
         (_saved(y_train=np.ones(20)), "y_train: labels must be integers"),
         (_saved(y_test=np.ones(10)), "y_test: labels must be integers"),
@@ -336,6 +381,38 @@ def test_members_of_an_npz_that_are_no_arrays(tmp_path):
     members = {key: b"text" for key in _keys((1, 1))}
     (tmp_path / "mnist.npz").write_bytes(_zipped(**members))
     with pytest.raises(ValueError, match="x_train is not an array"):
+        mnist(tmp_path / "mnist.npz")
+
+
+def test_an_array_that_damage_makes_smaller(tmp_path):
+    # Then its bytes are not read to their end, where the checksum is compared.
+    content = _saved()
+    at = content.index(b"(20, 28, 28)")
+    path = tmp_path / "mnist.npz"
+    path.write_bytes(content[: at + 9] + b"1" + content[at + 10 :])
+    with pytest.raises(ValueError, match=r"mnist.npz: .*x_train.npy holds more"):
+        mnist(path)
+
+
+@pytest.mark.parametrize(
+    "method, declared, peak, message",
+    [
+        (zipfile.ZIP_DEFLATED, 2**31, 2**23, "would unpack from .* bytes to 2147"),
+        # What is unpacked at a time, of 128 MiB.
+        (zipfile.ZIP_LZMA, 1000, 2**26, "Bad CRC-32 for file .x_train.npy"),
+        (zipfile.ZIP_BZIP2, 1000, 2**23, "x_train.npy is compressed in a way not"),
+    ],
+)
+def test_npz_members_of_another_size_than_they_declare(
+    tmp_path, method, declared, peak, message
+):
+    members = {f"{key}.npy": _npy(array) for key, array in _keys((28, 28)).items()}
+    members["x_train.npy"] += bytes(2**27)
+    content = bytearray(_zipped(method, **members))
+    size = content.index(b"PK\x01\x02") + 24  # in the directory, of the first member
+    content[size : size + 4] = struct.pack("<I", declared)
+    (tmp_path / "mnist.npz").write_bytes(content)
+    with peak_below(peak), pytest.raises(ValueError, match=f"mnist.npz: .*{message}"):
         mnist(tmp_path / "mnist.npz")
 
 

@@ -40,7 +40,7 @@ def solve_in_loss_time(**options):
         gf.Problem(gf.datasets.digits(per_class=2), gf.ExponentialLoss()),
         gf.LossTime(gf.GradientFlow()),
         gf.Dense((65, 4, 1), key=jax.random.key(0), norm=1.0),
-        1e4,
+        1e7,
         rtol=1e-3,
         max_steps=5_000,
         observe={"log_loss": gf.Problem.log_value},
@@ -56,7 +56,7 @@ def test_two_layers_in_loss_time():
     assert trajectory.stats["num_steps"] < 5_000
     assert trajectory.stats["num_gradients"] < 100 * 5_000
     # It had come far.
-    assert 0 < trajectory.ts[-1] < 1e4
+    assert 0 < trajectory.ts[-1] < 1e7
     assert trajectory.observables["log_loss"][-1] < -1e4
     assert np.all(np.isfinite(trajectory.final.weights[0]))
 

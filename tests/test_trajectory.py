@@ -459,6 +459,16 @@ def test_flipped_bits(contents, trajectory, tmp_path):
     assert refused > len(contents) / 15
 
 
+def test_an_array_that_damage_makes_smaller(tmp_path):
+    # Then its bytes are not read to their end, where the checksum is compared.
+    path = tmp_path / "run.npz"
+    np.savez(path, header=np.array("{}"), ones=np.ones((3, 4000)))
+    contents = path.read_bytes()
+    path.write_bytes(contents.replace(b"(3, 4000)", b"(3, 1000)"))
+    with pytest.raises(ValueError, match="`path`: .*ones.npy holds more than its arr"):
+        gf.Trajectory.load(path)
+
+
 def rewrite(contents, folder, change):
     """A file with other entries; `change` edits the dictionary of arrays."""
     path = folder / "changed.npz"

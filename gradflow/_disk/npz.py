@@ -3,15 +3,13 @@
 import json
 import os
 import secrets
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-_MOST_DEFLATED = 1032
-"""By how much deflate makes zeros smaller."""
+from .unpack import unpack
 
 
 def write(
@@ -78,12 +76,9 @@ def read(
     **Raises:** `FileNotFoundError`, or `ValueError` for anything but such a file.
     """
     try:
-        # Opened here, and once: `np.load` leaves a damaged file open, and at the next
-        # look there may be another file under the name.
+        # Once: at the next look there may be another file under the name.
         with open(path, "rb") as stream:
-            _check_sizes(stream, compressed=compressed)
-            with np.load(stream, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
+            arrays = unpack(stream, compressed=compressed)
         header = json.loads(str(arrays.pop("header")))
         # Damage to the directory of the file can hide an entry.
         missing = set(header.get("arrays", ())) - set(arrays)
@@ -91,21 +86,7 @@ def read(
             raise ValueError(f"the arrays {sorted(missing)} are missing")
     except FileNotFoundError:
         raise
-    # Damage shows as nearly any exception: BadZipFile, zlib.error, LZMAError, EOFError,
-    # TokenError, MemoryError for a wild shape, RecursionError for a wild page.
+    # Damage shows as nearly any exception, as RecursionError for a wild page.
     except Exception as error:
         raise ValueError(f"`path`: {path} cannot be read: {error}") from error
     return header, arrays
-
-
-def _check_sizes(stream: IO[bytes], *, compressed: bool) -> None:
-    """Raises a `ValueError` for what is no .npz file, and for one that would unpack to
-    more than can have been written to it."""
-    if not zipfile.is_zipfile(stream):
-        raise ValueError("it is not an .npz file, or not a whole one")
-    with zipfile.ZipFile(stream) as file:
-        unpacked = sum(entry.file_size for entry in file.infolist())
-    size = stream.seek(0, os.SEEK_END)
-    if unpacked > size * (_MOST_DEFLATED if compressed else 1):
-        raise ValueError(f"it would unpack from {size} bytes to {unpacked}")
-    stream.seek(0)

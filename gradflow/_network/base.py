@@ -119,7 +119,7 @@ class AbstractNetwork(eqx.Module):
 
     def scale_of(self, norms: Float[Array, " layers"]) -> Float[Array, ""]:
         """What `scale` is for layers of these norms."""
-        return jnp.prod(norms[self.scaling_layers])
+        return jnp.prod(norms, where=np.asarray(self.degrees) > 0)
 
     @property
     def scaling_layers(self) -> Int[np.ndarray, " some"]:

@@ -1,12 +1,14 @@
 """The IDX format of the MNIST files."""
 
 import gzip
+import io
 import math
 import os
 import zlib
-from pathlib import Path
 
 import numpy as np
+
+from .._disk.unpack import MOST_DEFLATED
 
 _DTYPES = {
     0x08: np.dtype("u1"),
@@ -27,43 +29,59 @@ def read_idx(path: str | os.PathLike) -> np.ndarray:
     **Returns:** an array in the byte order of the machine.
 
     **Raises:** `FileNotFoundError`; `ValueError` that names the file and what is wrong
-    with it. Its length must be exactly what its header says.
+    with it. Its length must be exactly what its header says, and no more is read.
 
     ??? cite
 
         Y. LeCun, C. Cortes and C. Burges, *The MNIST database of handwritten digits*,
         "File formats for this database".
     """
-    content = Path(path).read_bytes()
-    # By content, not by name: no IDX file begins like this.
-    if content[:2] == b"\x1f\x8b":
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        # By content, not by name: no IDX file begins like this.
+        is_packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
         try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
+            if not is_packed:
+                return _read(file, size)
+            with gzip.open(file) as unpacked:
+                return _read(unpacked, size * MOST_DEFLATED)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise ValueError(f"{path}: damaged gzip file: {error}") from error
-    if len(content) < 4:
-        raise ValueError(f"{path}: {len(content)} bytes, too short for an IDX file")
-    if content[:2] != b"\0\0" or content[2] not in _DTYPES or content[3] == 0:
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+
+def _read(file: io.BufferedIOBase, most: int) -> np.ndarray:
+    """The array of a file that has so many bytes at most.
+
+    **Raises:** `ValueError` that says what is wrong.
+    """
+    start = file.read(4)
+    if len(start) < 4:
+        raise ValueError(f"{len(start)} bytes, too short for an IDX file")
+    if start[:2] != b"\0\0" or start[2] not in _DTYPES or start[3] == 0:
+        raise ValueError(f"not an IDX file, it begins with {start.hex(' ')}")
+    dtype, sizes = _DTYPES[start[2]], file.read(4 * start[3])
+    if len(sizes) < 4 * start[3]:
         raise ValueError(
-            f"{path}: not an IDX file, it begins with {content[:4].hex(' ')}"
+            f"truncated, {4 + len(sizes)} bytes for a header of {4 + 4 * start[3]}"
         )
-    dtype, start = _DTYPES[content[2]], 4 + 4 * content[3]
-    if len(content) < start:
+    shape = tuple(np.frombuffer(sizes, ">u4").tolist())
+    expected = math.prod(shape) * dtype.itemsize
+    # Memory is taken for as much as is asked for: not for what cannot be there.
+    content = file.read(expected if expected <= most else 0)
+    if len(content) < expected or file.read(1):
+        fault = (
+            "truncated, fewer" if len(content) < expected else "trailing bytes, more"
+        )
         raise ValueError(
-            f"{path}: truncated, {len(content)} bytes for a header of {start}"
+            f"{fault} than the {expected} bytes that shape {shape} of {dtype.name} "
+            "takes"
         )
-    shape = tuple(np.frombuffer(content[4:start], ">u4").tolist())
-    expected = start + math.prod(shape) * dtype.itemsize
-    if len(content) != expected:
-        fault = "truncated" if len(content) < expected else "trailing bytes"
-        raise ValueError(
-            f"{path}: {fault}, {len(content)} bytes where shape {shape} of "
-            f"{dtype.name} takes {expected}"
-        )
-    entries = np.frombuffer(content, dtype, offset=start)
     try:
-        entries = entries.reshape(shape)
+        entries = np.frombuffer(content, dtype).reshape(shape)
     except ValueError as error:
         # Up to 255 dimensions fit into the format, and no size is too large beside a 0.
-        raise ValueError(f"{path}: shape {shape} is not possible: {error}") from error
+        raise ValueError(f"shape {shape} is not possible: {error}") from error
     return entries.astype(dtype.newbyteorder("="))

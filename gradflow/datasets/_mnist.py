@@ -71,10 +71,10 @@ def _read_folder(folder: str | os.PathLike, split: str) -> Labelled:
     labels, images = {}, {}
     for part, prefix in (("train", "train"), ("test", "t10k")):
         path = _find(folder, f"{prefix}-labels", "idx1-ubyte")
-        labels[part] = check_labels(str(path), read_idx(path))
+        labels[part] = check_labels(str(path), _read_ubyte(path))
         if part in SPLITS[split]:
             path = _find(folder, f"{prefix}-images", "idx3-ubyte")
-            images[part] = read_idx(path)
+            images[part] = _read_ubyte(path)
             check_images(str(path), images[part], labels[part])
     if len({x.shape[1:] for x in images.values()}) > 1:
         raise ValueError(f"{folder}: training and test images differ in shape")
@@ -84,6 +84,13 @@ def _read_folder(folder: str | os.PathLike, split: str) -> Labelled:
         np.concatenate([labels[part] for part in images]),
         known.tolist(),
     )
+
+
+def _read_ubyte(path: Path) -> np.ndarray:
+    array = read_idx(path)
+    if array.dtype != np.uint8:
+        raise ValueError(f"{path}: holds {array.dtype}, and by its name unsigned bytes")
+    return array
 
 
 def _find(folder, stem, kind) -> Path:

@@ -5,8 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .._disk.unpack import unpack
 from ._labelled import check_images, check_labels
 
+_LABELS = ("y_train", "y_test")
 SPLITS = {"train": ("train",), "test": ("test",), "all": ("train", "test")}
 
 
@@ -30,9 +32,8 @@ def read_npz(path: str | os.PathLike, split: str) -> Labelled:
     # Opened outside the `try`: a file that is missing or forbidden is not a bad file.
     with open(path, "rb") as file:
         try:
-            arrays = _arrays(file, [f"x_{part}" for part in parts])
-        # A damaged archive shows as nearly any exception: BadZipFile, zlib.error,
-        # LZMAError, EOFError, NotImplementedError, MemoryError for a wild shape, …
+            arrays = unpack(file, [*(f"x_{part}" for part in parts), *_LABELS])
+        # Damage shows as nearly any exception.
         except Exception as error:
             raise ValueError(
                 f"{path}: cannot be read as an npz file with the keys x_train, "
@@ -53,16 +54,3 @@ def read_npz(path: str | os.PathLike, split: str) -> Labelled:
         np.concatenate([labels[part] for part in parts]),
         known.tolist(),
     )
-
-
-def _arrays(file, keys) -> dict[str, np.ndarray]:
-    archive = np.load(file, allow_pickle=False)
-    if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise ValueError("a single array, not an archive")
-    with archive:
-        arrays = {key: archive[key] for key in (*keys, "y_train", "y_test")}
-    for key, array in arrays.items():
-        # A member that is not an .npy file comes back as bytes.
-        if not isinstance(array, np.ndarray):
-            raise ValueError(f"{key} is not an array")
-    return arrays
