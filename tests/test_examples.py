@@ -377,3 +377,44 @@ def test_langevin(tmp_path, capsys):
     assert means["weights"] > means["ρ and V"] + 0.1
     assert "Boltzmann" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["langevin.png"]
+
+
+@pytest.fixture
+def cifar10_file(tmp_path):
+    """Noise in the two colours of two classes, as a file of the kind that is read."""
+    rng = np.random.default_rng(0)
+    colours = np.array([[40, 80, 120], [120, 80, 40]])[:, None, None]
+    arrays = {}
+    for split in ("train", "test"):
+        labels = np.tile([0, 1], 16)
+        noise = rng.integers(0, 120, (32, 32, 32, 3))
+        arrays[f"x_{split}"] = (colours[labels] + noise).astype(np.uint8)
+        arrays[f"y_{split}"] = labels
+    np.savez(tmp_path / "cifar10.npz", **arrays)
+    return tmp_path / "cifar10.npz"
+
+
+def test_cifar10_normalisation(tmp_path, cifar10_file, capsys):
+    """With few channels."""
+    example = _module("cifar10_normalisation")
+    results = example.main(
+        cifar10_file,
+        tmp_path / "figures",
+        images=32,
+        epochs=20,
+        experiments=("X2",),
+        channels=(4, 4, 8),
+    )
+    for start, (run,) in results["X2"].items():
+        norms = np.asarray(run.observables["along"]["norms"])
+        np.testing.assert_allclose(norms[0], start)
+        # The gradient is orthogonal to the rows w of normalised layers. So the momentum
+        # m has ⟨w, m⟩ ≤ 0, by induction, and no step makes w shorter.
+        hidden = norms[:, :-1]
+        assert np.all(np.diff(hidden, axis=0) >= -1e-12 * hidden[1:])
+        assert np.all(hidden[-1] > (1 + 1e-6) * hidden[0])
+    assert "X2: sharpness of the last layer" in capsys.readouterr().out
+    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == [
+        "cifar10_X2.png",
+        "cifar10_X2_histogram.png",
+    ]
