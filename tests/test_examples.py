@@ -418,3 +418,38 @@ def test_cifar10_normalisation(tmp_path, cifar10_file, capsys):
         "cifar10_X2.png",
         "cifar10_X2_histogram.png",
     ]
+
+
+@pytest.mark.slow
+def test_cifar10_flow(tmp_path, cifar10_file, monkeypatch, capsys):
+    """From one start of X2 and one of X3, not for long."""
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    example = _module("cifar10_flow")
+    for name, start in (("X2", 5.0), ("X3", 15.0)):
+        case = example.EXPERIMENTS[name]._replace(norms=(start,))
+        monkeypatch.setitem(example.EXPERIMENTS, name, case)
+    results = example.main(
+        cifar10_file,
+        tmp_path / "figures",
+        images=32,
+        steps=1,
+        max_steps=30,
+        experiments=("X2", "X3"),
+        channels=(4, 4, 8),
+    )
+    (batch_norm,), (plain,) = (
+        [
+            np.asarray(run["flow"].observables["along"]["norms"])
+            for run in results[name].values()
+        ]
+        for name in ("X2", "X3")
+    )
+    # The flow conserves the norms of normalised layers, and otherwise the differences
+    # of the squares.
+    np.testing.assert_allclose(batch_norm[:, :-1], 5, rtol=1e-3)
+    gained = plain**2 - plain[0] ** 2
+    assert np.max(np.ptp(gained, axis=1)) < 0.05 * np.max(np.abs(gained))
+    assert "unit rows" in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "figures").iterdir()] == [
+        "cifar10_flow.png"
+    ]
