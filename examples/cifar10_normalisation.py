@@ -9,7 +9,7 @@ decide which steps are stable: n features of a normalised ReLU layer have means 
 1/√(2π), which alone give the last layer a sharpness of n/π, whatever the weights.
 Momentum μ is stable up to a sharpness of 2(1 + μ)/h, which is 38 for the step h = 0.1
 of X1. So the strides here leave as few features as there can be with the papers' 128
-channels. Since 128/π = 41 is still too many, there is X1 with half of the step too.
+channels. Since 128/π = 41 is still above that, there is X1 with half of the step too.
 """
 
 import argparse
