@@ -191,7 +191,7 @@ def final(run) -> dict[str, np.ndarray]:
 
 def is_finite(run) -> bool:
     """Not so also where weights are that large that their norms overflow."""
-    return bool(np.isfinite(final(run)["rho"]))
+    return end(run) != "nonfinite_state" and bool(np.isfinite(final(run)["rho"]))
 
 
 def spread(values) -> float:
