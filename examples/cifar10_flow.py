@@ -23,6 +23,7 @@ from cifar10_normalisation import (
     observables,
     problems,
 )
+from matplotlib.lines import Line2D
 
 import gradflow as gf
 
@@ -133,13 +134,19 @@ def draw(results):
                 if not is_finite(run):
                     continue
                 scale = rho(run.observables["along"], EXPERIMENTS[name].normalised)
-                style = {"color": f"C{n}", "label": f"{kind}, ‖W‖ = {norm:g}"}
+                label = f"‖W‖ = {norm:g}" if kind == "flow" else None
+                style = {"color": f"C{n}", "label": label}
                 # A dot where it ends, which may be early.
                 axes.plot(
                     run.ts, scale, STYLES[kind], marker=".", markevery=[-1], **style
                 )
         axes.set(title=name, xlabel="flow time", ylabel="ρ", yscale="log")
-        axes.legend(fontsize="small")
+        axes.legend(loc="center right")
+    kinds = [
+        Line2D([], [], color="black", ls=style, label=kind)
+        for kind, style in STYLES.items()
+    ]
+    figure.legend(handles=kinds, loc="outside lower center", ncols=len(kinds))
     return figure
 
 
