@@ -407,3 +407,79 @@ def test_cifar10_kicks(tmp_path, capsys):
     after_last = kicked.measures["norm"][kicked.fitted + setting.kicks + 1 :]
     assert np.ptp(after_last) < 0.02 * after_last[0]
     assert (tmp_path / "cifar10_kicks.png").exists()
+
+
+@pytest.fixture
+def cifar10_file(tmp_path):
+    """Noise in the two colours of two classes, as a file of the kind that is read."""
+    rng = np.random.default_rng(0)
+    colours = np.array([[40, 80, 120], [120, 80, 40]])[:, None, None]
+    arrays = {}
+    for split in ("train", "test"):
+        labels = np.tile([0, 1], 16)
+        noise = rng.integers(0, 120, (32, 32, 32, 3))
+        arrays[f"x_{split}"] = (colours[labels] + noise).astype(np.uint8)
+        arrays[f"y_{split}"] = labels
+    np.savez(tmp_path / "cifar10.npz", **arrays)
+    return tmp_path / "cifar10.npz"
+
+
+def test_cifar10_normalisation(tmp_path, cifar10_file, capsys):
+    """With few channels."""
+    example = _module("cifar10_normalisation")
+    results = example.main(
+        cifar10_file,
+        tmp_path / "figures",
+        images=32,
+        epochs=20,
+        experiments=("X2",),
+        channels=(4, 4, 8),
+    )
+    for start, (run,) in results["X2"].items():
+        norms = np.asarray(run.observables["along"]["norms"])
+        np.testing.assert_allclose(norms[0], start)
+        # The gradient is orthogonal to the rows w of normalised layers. So the momentum
+        # m has ⟨w, m⟩ ≤ 0, by induction, and no step makes w shorter.
+        hidden = norms[:, :-1]
+        assert np.all(np.diff(hidden, axis=0) >= -1e-12 * hidden[1:])
+        assert np.all(hidden[-1] > (1 + 1e-6) * hidden[0])
+    assert "X2: sharpness of the last layer" in capsys.readouterr().out
+    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == [
+        "cifar10_X2.png",
+        "cifar10_X2_histogram.png",
+    ]
+
+
+@pytest.mark.slow
+def test_cifar10_flow(tmp_path, cifar10_file, monkeypatch, capsys):
+    """From one start of X2 and one of X3, not for long."""
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    example = _module("cifar10_flow")
+    for name, start in (("X2", 5.0), ("X3", 15.0)):
+        case = example.EXPERIMENTS[name]._replace(norms=(start,))
+        monkeypatch.setitem(example.EXPERIMENTS, name, case)
+    results = example.main(
+        cifar10_file,
+        tmp_path / "figures",
+        images=32,
+        steps=1,
+        max_steps=30,
+        experiments=("X2", "X3"),
+        channels=(4, 4, 8),
+    )
+    (batch_norm,), (plain,) = (
+        [
+            np.asarray(run["flow"].observables["along"]["norms"])
+            for run in results[name].values()
+        ]
+        for name in ("X2", "X3")
+    )
+    # The flow conserves the norms of normalised layers, and otherwise the differences
+    # of the squares.
+    np.testing.assert_allclose(batch_norm[:, :-1], 5, rtol=1e-3)
+    gained = plain**2 - plain[0] ** 2
+    assert np.max(np.ptp(gained, axis=1)) < 0.05 * np.max(np.abs(gained))
+    assert "unit rows" in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "figures").iterdir()] == [
+        "cifar10_flow.png"
+    ]
