@@ -7,9 +7,9 @@ By hand, XLA's convolutions are called on the whole batch. In chunks of 100 the 
 is that of 100 images.
 
 Measured (two CPU cores, other work beside): a gradient takes 0.73 times as long as by
-hand, with batch normalisation 0.91; in a loop 0.58 and 0.74, in chunks 0.44, where XLA's
-convolutions take 26 times as long. A gradient needs 398 MiB for 1,000 images and 3,984
-for 10,000, in chunks 41 for either.
+hand, with batch normalisation 0.91; in a loop 0.58 and 0.74, in chunks 0.44, where
+XLA's convolutions take 26 times as long. A gradient needs 398 MiB for 1,000 images and
+3,984 for 10,000, in chunks 41 for either.
 """
 
 import statistics
