@@ -95,6 +95,11 @@ def fields_of(
     def weights(prefix: str) -> StackedWeights:
         return tuple(there[f"{prefix}/{k}"] for k in range(header["layers"]))
 
+    rows = there["ts"].shape
+    for name, array in there.items():
+        is_row = name == "log_ts" or name.startswith(("networks/", "observables/"))
+        if is_row and array.shape[: len(rows)] != rows:
+            raise ValueError(f"{name} is of shape {array.shape}, ts of {rows}")
     trees = {}
     for name, paths in header.get("trees", {}).items():
         leaves = {tuple(path): there.pop(_entry(name, path)) for path in paths}

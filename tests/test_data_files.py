@@ -164,6 +164,16 @@ def test_an_idx_file_takes_no_memory_for_what_it_cannot_hold(tmp_path):
             read_idx(path)
 
 
+def test_an_idx_file_takes_no_memory_for_what_is_not_there(tmp_path):
+    """A file of this length could unpack to as much as its header says."""
+    path = tmp_path / "file"
+    header = struct.pack(">4B2I", 0, 0, 8, 2, 2**12, 2**12)
+    noise = np.random.default_rng(0).integers(0, 256, 2**15, np.uint8)
+    path.write_bytes(gzip.compress(header + noise.tobytes()))
+    with peak_below(2**22), pytest.raises(ValueError, match="file: truncated"):
+        read_idx(path)
+
+
 def test_missing_idx(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_idx(tmp_path / "nothing")

@@ -18,6 +18,7 @@ _DTYPES = {
     0x0D: np.dtype(">f4"),
     0x0E: np.dtype(">f8"),
 }
+_PIECE = 2**20
 
 
 def read_idx(path: str | os.PathLike) -> np.ndarray:
@@ -69,8 +70,7 @@ def _read(file: io.BufferedIOBase, most: int) -> np.ndarray:
         )
     shape = tuple(np.frombuffer(sizes, ">u4").tolist())
     expected = math.prod(shape) * dtype.itemsize
-    # Memory is taken for as much as is asked for: not for what cannot be there.
-    content = file.read(expected if expected <= most else 0)
+    content = _read_up_to(file, expected) if expected <= most else b""
     if len(content) < expected or file.read(1):
         fault = (
             "truncated, fewer" if len(content) < expected else "trailing bytes, more"
@@ -85,3 +85,13 @@ def _read(file: io.BufferedIOBase, most: int) -> np.ndarray:
         # Up to 255 dimensions fit into the format, and no size is too large beside a 0.
         raise ValueError(f"shape {shape} is not possible: {error}") from error
     return entries.astype(dtype.newbyteorder("="))
+
+
+def _read_up_to(file: io.BufferedIOBase, size: int) -> bytes:
+    """As much as there is. `file.read(size)` takes memory for as much as is asked for,
+    which a damaged header may have made large."""
+    pieces = []
+    while size > 0 and (piece := file.read(min(size, _PIECE))):
+        pieces.append(piece)
+        size -= len(piece)
+    return b"".join(pieces)
