@@ -45,6 +45,7 @@ from ._loss import CrossEntropyLoss as CrossEntropyLoss
 from ._loss import ExponentialLoss as ExponentialLoss
 from ._loss import LogisticLoss as LogisticLoss
 from ._loss import SquareLoss as SquareLoss
+from ._network import Absorbed as Absorbed
 from ._network import AbstractActivation as AbstractActivation
 from ._network import AbstractNetwork as AbstractNetwork
 from ._network import BatchNorm as BatchNorm

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -16,6 +16,8 @@ from ._loss import AbstractLoss
 from ._network import AbstractNetwork, BatchNorm, needs_batch, over_batch
 from ._types import RealScalarLike, Weights
 from .datasets import Dataset
+
+Network = TypeVar("Network", bound=AbstractNetwork)
 
 
 class Problem(eqx.Module):
@@ -95,7 +97,7 @@ class Problem(eqx.Module):
                 "network that they were fixed for."
             )
 
-    def with_statistics(self, network: AbstractNetwork) -> AbstractNetwork:
+    def with_statistics(self, network: Network) -> Network:
         """The network with the statistics of all samples here in place of those of
         whatever batch goes through it: what batch normalisation is evaluated with on
         other data, `test.accuracy(train.with_statistics(network))`. A network without
@@ -106,7 +108,7 @@ class Problem(eqx.Module):
         if not needs_batch(network):
             return network
         self.check(network)
-        return network.with_statistics(self.dataset.inputs)
+        return network.with_statistics(self.dataset.inputs)  # pyright: ignore
 
     def outputs(self, network: AbstractNetwork) -> Float[Array, "N C"]:
         """The outputs $g(x_n)$ for all samples."""

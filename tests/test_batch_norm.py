@@ -84,7 +84,8 @@ def by_hand(network, inputs, statistics=None):
         if statistics is None:
             found.append((z.mean(axes, keepdims=True), z.var(axes, keepdims=True)))
         mean, variance = (statistics or found)[k]
-        z = (z - mean) / np.sqrt(variance)
+        varies = np.broadcast_to(variance > 0, z.shape)
+        z = np.divide(z - mean, np.sqrt(variance), where=varies, out=np.zeros_like(z))
         if shift is not None:
             units = (1, -1, *[1] * (z.ndim - 2))
             z = shift[:, 0].reshape(units) * z + shift[:, 1].reshape(units)
@@ -134,6 +135,42 @@ def test_fixed_statistics_are_those_of_the_training_samples(kind, form):
     chunked = gf.Problem(test.dataset, test.loss, batch_size=2)
     assert_close(chunked.outputs(fixed), expected, 1e-13)
     assert eqx.tree_equal(train.with_statistics(network.network), network.network)
+
+
+@kinds
+@forms
+def test_absorbed_into_the_weights(kind, form):
+    """Without a normalisation it is the same function, also of other inputs. One unit
+    has no variance, one a negative scale and one none."""
+    network, train = network_of(kind, form), problem_of(kind)
+    weights = list(network.weights)
+    weights[0] = weights[0].at[1].set(0)
+    if "affine" in form:
+        weights[1] = weights[1].at[0, 0].set(-0.7).at[2, 0].set(0)
+        weights[3] = weights[3].at[0, 0].set(-0.3)
+    network = network.with_weights(tuple(weights))
+    absorbed = train.with_statistics(network).absorbed()
+    assert not isinstance(absorbed.network, gf.BatchNorm)
+    _, statistics = by_hand(network, train.dataset.inputs)
+    for inputs in (train.dataset.inputs, problem_of(kind, 9).dataset.inputs):
+        outputs = jax.vmap(absorbed)(inputs)
+        expected, _ = by_hand(network, inputs, statistics)
+        assert_close(outputs, expected, 1e-12)
+    longer = network.with_weights((7.0 * weights[0], *weights[1:]))
+    there = train.with_statistics(longer).absorbed()
+    assert_close(there.network.norms, absorbed.network.norms, 1e-12)
+
+
+def test_absorbed_of_several_networks():
+    network, problem = network_of("dense", "after"), problem_of("dense")
+    with pytest.raises(ValueError, match="with_statistics"):
+        network.absorbed()
+    stack = jax.tree.map(lambda w: jnp.stack([w, w**2]), network)
+    absorbed = jax.jit(jax.vmap(lambda n: problem.with_statistics(n).absorbed()))(stack)
+    first = jax.tree.map(lambda w: w[0], absorbed)
+    x = problem.dataset.inputs[0]
+    assert_close(first(x), problem.outputs(network)[0], 1e-12)
+    assert repr(first) == "Absorbed(Dense(5-4-3-2, ReLU()), after the activation)"
 
 
 @kinds

@@ -1,3 +1,4 @@
+from .absorbed import Absorbed as Absorbed
 from .activation import AbstractActivation as AbstractActivation
 from .activation import Identity as Identity
 from .activation import ReLU as ReLU

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from .._tree import safe_norm
 from .._types import Weights
+from .absorbed import Absorbed, absorb, of_units
 from .base import AbstractNetwork, HandOn
 from .batch import Moments, moments, over_batch, standardised
 from .diagonal import Diagonal
@@ -133,6 +134,42 @@ class BatchNorm(AbstractNetwork):
             lambda n: n.statistics, self, found, is_leaf=lambda x: x is None
         )
 
+    def absorbed(self) -> Absorbed:
+        r"""The same function without normalisation: fixed statistics and affine layers
+        become part of the weights, and shifts.
+
+        Before the activation, $\hat W = \operatorname{diag}(\gamma / s) W$ and
+        $b = \beta - \gamma m / s$ for means $m$ and standard deviations $s$. After it,
+        negative $\gamma$ change the signs of what the next layer receives instead. The
+        last layer stays as it is but for these signs. The norms of $\hat W$ do not
+        depend on those of $W$: they say what the network does with these inputs, which
+        the norms of normalised layers do not.
+
+        Exact for exact ReLUs. The width of a smoothed one before which there are shifts
+        goes by the norms of $(w, b)$ and $(h, 1)$, which are not those before.
+
+        **Raises:** `ValueError` for a network without fixed statistics.
+        """
+        if self.statistics is None:
+            raise ValueError(
+                "`network` normalises by whatever batch goes through it. Fix the "
+                "statistics first: `problem.with_statistics(network).absorbed()`."
+            )
+        factors, shifts = [], []
+        for k, (mean, deviation) in enumerate(s.T for s in self.statistics):
+            gamma, beta = (
+                (jnp.ones_like(mean), jnp.zeros_like(mean))
+                if self.affine is None
+                else self.affine[k].T
+            )
+            varies = deviation > 0
+            factor = jnp.where(varies, gamma / jnp.where(varies, deviation, 1), 0)
+            factors.append(factor)
+            shifts.append(beta - factor * mean)
+        return absorb(
+            self.network, tuple(factors), tuple(shifts), self.after_activation
+        )
+
     def _forward(self, x: Float[Array, "..."], hand_on: HandOn):
         layer = itertools.count()
         statistics = []
@@ -146,8 +183,8 @@ class BatchNorm(AbstractNetwork):
             z, scale = standardised(z, of), jnp.ones_like(z)
             if self.affine is None:
                 return z, scale
-            gamma, beta = (_of_units(a, z) for a in self.affine[k].T)
-            row = _of_units(safe_norm(self.affine[k], axis=1), z)
+            gamma, beta = (of_units(a, z) for a in self.affine[k].T)
+            row = of_units(safe_norm(self.affine[k], axis=1), z)
             return gamma * z + beta, row * jnp.sqrt(jnp.square(z) + 1)
 
         def hand_on_normalised(z, scale, skip=None):
@@ -209,20 +246,13 @@ class BatchNorm(AbstractNetwork):
         return f"BatchNorm({', '.join([str(self.network), *words])})"
 
 
-def _of_units(
-    values: Float[Array, " units"], z: Float[Array, "units ..."]
-) -> Float[Array, "units ..."]:
-    """One number for each unit, shaped to broadcast over its positions."""
-    return jnp.reshape(values, (-1, *(1,) * (z.ndim - 1)))
-
-
 def _fix(of: Moments) -> Float[Array, "units 2"]:
     pair = of.unit * of.mean, of.unit * of.deviation
     return jnp.stack([jnp.ravel(x) for x in pair], axis=1)
 
 
 def _fixed(pair: Float[Array, "units 2"], z: Float[Array, "units ..."]) -> Moments:
-    mean, deviation = (_of_units(x, z) for x in pair.T)
+    mean, deviation = (of_units(x, z) for x in pair.T)
     return Moments(jnp.ones_like(mean), mean, deviation)
 
 
