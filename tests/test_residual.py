@@ -14,13 +14,16 @@ from test_batch_norm import convolved
 SAMPLES = 6
 
 
-def residual(smoothing=0.0, outputs=1):
+outputs_of = eqx.filter_jit(gf.Problem.outputs)
+gradient_of = eqx.filter_jit(gf.Problem.gradient)
+
+
+def residual(smoothing=0.0, channels=(3, 4), blocks=2):
     return gf.Residual(
         (2, 5, 6),
-        (3, 4),
-        outputs,
+        channels,
         key=jax.random.key(1),
-        blocks=2,
+        blocks=blocks,
         activation=gf.ReLU(smoothing),
     )
 
@@ -58,9 +61,9 @@ def test_outputs_are_those_of_numpy(normalises):
     network, of = residual(), problem()
     expected = by_hand(network.weights, of.dataset.inputs, normalises)
     network = gf.BatchNorm(network) if normalises else network
-    assert_close(of.outputs(network), expected, 1e-13)
+    assert_close(outputs_of(of, network), expected, 1e-13)
     fixed = of.with_statistics(network)
-    assert_close(of.outputs(fixed), expected, 1e-13)
+    assert_close(outputs_of(of, fixed), expected, 1e-13)
     if isinstance(fixed, gf.BatchNorm):
         assert_close(jax.vmap(fixed.absorbed())(of.dataset.inputs), expected, 1e-12)
 
@@ -68,14 +71,14 @@ def test_outputs_are_those_of_numpy(normalises):
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_with_batch_normalisation_it_is_homogeneous(smoothing):
     network, of = gf.BatchNorm(residual(smoothing)), problem()
-    outputs = of.outputs(network)
+    outputs = outputs_of(of, network)
     assert network.degrees == (0,) * 9 + (1,)
     for k, degree in enumerate(network.degrees):
         weights = list(network.weights)
         weights[k] = 1.7 * weights[k]
-        there = of.outputs(network.with_weights(tuple(weights)))
+        there = outputs_of(of, network.with_weights(tuple(weights)))
         assert_close(there, 1.7**degree * outputs, 1e-12)
-    for g, w in zip(of.gradient(network)[:-1], network.weights, strict=False):
+    for g, w in zip(gradient_of(of, network)[:-1], network.weights, strict=False):
         inner = jnp.abs(jnp.sum(g * w, axis=(1, 2, 3)))
         sizes = jnp.sum(g**2, axis=(1, 2, 3)) * jnp.sum(w**2, axis=(1, 2, 3))
         assert jnp.all(inner < 1e-12 * jnp.sqrt(sizes))
@@ -83,12 +86,13 @@ def test_with_batch_normalisation_it_is_homogeneous(smoothing):
 
 def test_gradient_is_that_of_finite_differences():
     network, of = residual(0.5), problem()
-    gradient = of.gradient(network)
+    gradient = gradient_of(of, network)
     tangent = [
         jax.random.normal(jax.random.key(k), w.shape)
         for k, w in enumerate(network.weights)
     ]
 
+    @jax.jit
     def value(s):
         weights = [w + s * u for w, u in zip(network.weights, tangent, strict=True)]
         return of.value(network.with_weights(tuple(weights)))
@@ -99,11 +103,12 @@ def test_gradient_is_that_of_finite_differences():
 
 def test_flow_with_batch_normalisation():
     """The scale follows its own equation, whatever the blocks do."""
-    network, of = gf.BatchNorm(residual(1e-2)), problem()
-    run = gf.solve(of, gf.LagrangeFlow(0.1), network, 0.2, rtol=1e-6)
+    network, of = gf.BatchNorm(residual(0.3, (3,), 1)), problem()
+    observe = {"rho": lambda _, network: network.scale}
+    run = gf.solve(of, gf.LagrangeFlow(0.1), network, 0.5, rtol=1e-5, observe=observe)
     rho = run.observables["rho"]
     slope = jnp.gradient(rho, run.ts)[50]
-    f = of.outputs(run[50])[:, 0] / rho[50]
+    f = outputs_of(of, run[50])[:, 0] / rho[50]
     expected = -2 * jnp.sum((rho[50] * f - of.dataset.labels) * f) - 0.2 * rho[50]
     assert abs(slope - expected) < 1e-3 * abs(expected)
     assert abs(rho[-1] - rho[0]) > 0.02
@@ -126,15 +131,16 @@ def test_without_it_there_is_no_scale():
 def test_normalised_by_the_output_for_one_example():
     """Whatever the scale of the outputs was."""
     of, example = problem(), problem().dataset.inputs[2]
+    normalised_loss = eqx.filter_jit(gf.analysis.normalised_loss)
     mean = gf.Problem(of.dataset, gf.LogisticLoss("mean"))
     for network in (residual(), gf.BatchNorm(residual())):
-        outputs = of.outputs(network)[:, 0]
+        outputs = outputs_of(of, network)[:, 0]
         size = jnp.abs(outputs[2])
         expected = jnp.mean(jnp.log1p(jnp.exp(-of.dataset.labels * outputs / size)))
         for factor in (1.0, 5.0):
             weights = (*network.weights[:-1], factor * network.weights[-1])
             there = network.with_weights(weights)
-            loss = gf.analysis.normalised_loss(mean, there, example=example)
+            loss = normalised_loss(mean, there, example=example)
             assert_close(loss, expected, 1e-13)
 
 
@@ -155,7 +161,8 @@ def test_from_weights_and_saved(tmp_path):
     network = residual(0.1)
     again = gf.Residual.from_weights(network.weights, **network.config())
     assert eqx.tree_equal(again, network)
-    run = gf.descend(problem(), 1e-3, gf.BatchNorm(network), 2)
+    start = gf.BatchNorm(residual(0.1, (3,), 1))
+    run = gf.descend(problem(), 1e-3, start, 2, observe={})
     run.save(tmp_path / "run.npz")
     assert eqx.tree_equal(gf.Trajectory.load(tmp_path / "run.npz").final, run.final)
     with pytest.raises(ValueError, match="`weights`"):
