@@ -11,12 +11,13 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._types import PerLayer, Weights
 from .activation import AbstractActivation, ReLU
-from .base import AbstractNetwork, HandOn
+from .base import HandOn
 from .convolution import convolution
+from .convolutional import AbstractConvolutional
 from .initial import initial_weights
 
 
-class Conv(AbstractNetwork):
+class Conv(AbstractConvolutional):
     r"""Two-dimensional convolutions and a dense last layer, without biases.
 
     A unit of a convolutional layer is one channel at one position: its weights are the
@@ -143,25 +144,8 @@ class Conv(AbstractNetwork):
         return tuple(handed_on), last @ jnp.ravel(h)
 
     @property
-    def in_shape(self) -> tuple[int, ...]:
-        return self.image_shape
-
-    @property
-    def out_size(self) -> int:
-        return self.weights[-1].shape[0]
-
-    @property
-    def weight_ndims(self) -> tuple[int, ...]:
-        return (4,) * (len(self.weights) - 1) + (2,)
-
-    @property
     def degrees(self) -> tuple[int, ...]:
         return (1,) * len(self.weights)
-
-    @property
-    def matrices(self) -> tuple[Float[Array, "out in"], ...]:
-        """Kernels with one row for each output channel, then the last layer."""
-        return tuple(jnp.reshape(w, (w.shape[0], -1)) for w in self.weights)
 
     def scale_fan_in(
         self, layer: int, weight: Float[Array, "..."], factors: Float[Array, " units"]

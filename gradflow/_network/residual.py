@@ -11,12 +11,13 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._types import PerLayer, Weights
 from .activation import AbstractActivation, ReLU
-from .base import AbstractNetwork, HandOn
+from .base import HandOn
 from .convolution import convolution
+from .convolutional import AbstractConvolutional
 from .initial import initial_weights
 
 
-class Residual(AbstractNetwork):
+class Residual(AbstractConvolutional):
     r"""A residual network: convolutions in blocks of two, past which their input goes.
 
     $$h \mapsto \sigma(S h + W_2\, \sigma(W_1 h)),$$
@@ -147,18 +148,6 @@ class Residual(AbstractNetwork):
         return tuple(handed_on), last @ jnp.mean(h, axis=(1, 2))
 
     @property
-    def in_shape(self) -> tuple[int, ...]:
-        return self.image_shape
-
-    @property
-    def out_size(self) -> int:
-        return self.weights[-1].shape[0]
-
-    @property
-    def weight_ndims(self) -> tuple[int, ...]:
-        return (4,) * (len(self.weights) - 1) + (2,)
-
-    @property
     def degrees(self) -> tuple[int, ...]:
         """**Raises:** `ValueError`, since there are none."""
         raise ValueError(
@@ -166,11 +155,6 @@ class Residual(AbstractNetwork):
             "and has no scale ρ. With batch normalisation it is, "
             "`gf.BatchNorm(network)`; without, give `observe` what does not go by ρ."
         )
-
-    @property
-    def matrices(self) -> tuple[Float[Array, "out in"], ...]:
-        """Kernels with one row for each output channel, then the last layer."""
-        return tuple(jnp.reshape(w, (w.shape[0], -1)) for w in self.weights)
 
     def scale_fan_in(
         self, layer: int, weight: Float[Array, "..."], factors: Float[Array, " units"]
