@@ -106,15 +106,21 @@ class Descent(AbstractProcess[DescentPosition]):
             return self._go(position, step, self._finite_step)
 
         def go_and_save(position_and_meter, row):
-            position, meter_state = position_and_meter
+            before, meter_state = position_and_meter
             save_step, is_row = row
-            position = go_to(position, jnp.minimum(save_step, limit))
+            position = go_to(before, jnp.minimum(save_step, limit))
             t = self._time_of(position.num_steps)
             reached = is_row & (position.num_steps == save_step)
             saved = jax.lax.cond(
                 reached, lambda: self.row(t, position.state), lambda: empty
             )
-            meter_state = meter.step(meter_state, position.num_steps / self.steps)
+            # Not again and again for the rows that are left after an early end.
+            meter_state = jax.lax.cond(
+                eqxi.unvmap_any(position.num_steps > before.num_steps),
+                lambda state: meter.step(state, self.fraction(position)),
+                lambda state: state,
+                meter_state,
+            )
             return (position, meter_state), (jnp.where(reached, t, jnp.inf), *saved)
 
         # After the last row it goes to where the next one is due, in the same loop:

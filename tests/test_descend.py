@@ -129,6 +129,16 @@ def test_without_networks_and_with_a_progress_bar(trajectory, capfd):
     )
 
 
+def test_a_progress_bar_ends_with_the_run(capfd):
+    """It is not drawn again for each of the points that are left."""
+    stopped = descend(
+        observe={}, save_networks=False, progress=True, until=gf.LossBelow(1e6)
+    )
+    jax.effects_barrier()
+    assert len(stopped) == 1
+    assert capfd.readouterr().err.count("\r") < STEPS / 2
+
+
 def test_number_and_optimiser_are_the_same(trajectory):
     optax_sgd = descend(SGD)
     np.testing.assert_allclose(optax_sgd.ts, trajectory.ts, rtol=1e-14)
