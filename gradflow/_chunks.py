@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
@@ -10,12 +11,14 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Int, Shaped
 
 Result = TypeVar("Result")
+Shared = TypeVar("Shared")
 
 Rows = Shaped[Array, "rows ..."]
 
 
 def sum_over(
-    summand: Callable[[Any, Callable[[Rows], Rows]], Result],
+    summand: Callable[[Shared, Any, Callable[[Rows], Rows]], Result],
+    shared: Shared,
     samples: Any,
     size: int | None,
     sharding: NamedSharding | None = None,
@@ -25,38 +28,59 @@ def sum_over(
 
     **Arguments:**
 
-    - `summand`: takes the samples of a chunk to its pytree of sums. Its second argument
-        has to be applied to what is summed, one row for each sample: it is zero where a
-        chunk holds a sample that another one has.
+    - `summand`: takes `shared` and the samples of a chunk to its pytree of sums. Its
+        last argument has to be applied to what is summed, one row for each sample: it
+        is zero where a chunk holds a sample that another one has.
+    - `shared`: a pytree that is the same for all samples. What has been made of samples
+        on several devices must come in here: as a variable from outside it would keep
+        that it was for all of them.
     - `samples`: a pytree of arrays whose first axis is that of the samples.
     - `size`: of how many samples a chunk is at most; all at once for `None`.
     - `sharding`: by which the devices share the first axis; each goes through its own
         samples in chunks, and what they have summed goes between them once.
     """
     if sharding is None:
-        return _sum(summand, samples, size)
+        return _sum(summand, shared, samples, size)
 
-    def of_device(samples: Any) -> Result:
-        total, unravel = ravel_pytree(_sum(summand, samples, size))
+    def of_device(shared: Shared, samples: Any) -> Result:
+        total, unravel = ravel_pytree(_sum(summand, shared, samples, size))
         return unravel(jax.lax.psum(total, tuple(sharding.spec)))
 
-    return _on_devices(of_device, sharding, PartitionSpec())(samples)
+    return _on_devices(of_device, sharding, PartitionSpec())(shared, samples)
+
+
+def each_chunk(
+    summand: Callable[[Shared, Any, Callable[[Rows], Rows]], Result],
+    shared: Shared,
+    samples: Any,
+    size: int | None,
+    sharding: NamedSharding | None = None,
+) -> Result:
+    """What `sum_over` would sum over the chunks of all devices, along a first axis."""
+    if sharding is None:
+        return _each(summand, shared, samples, size)
+
+    def of_device(shared: Shared, samples: Any) -> Result:
+        return _each(summand, shared, samples, size)
+
+    return _on_devices(of_device, sharding, sharding.spec)(shared, samples)
 
 
 def map_over(
-    function: Callable[[Any], Rows],
+    function: Callable[[Shared, Any], Rows],
+    shared: Shared,
     samples: Any,
     size: int | None,
     sharding: NamedSharding | None = None,
 ) -> Rows:
     """A function's rows, one for each sample, with the memory of `sum_over`."""
     if sharding is None:
-        return _map(function, samples, size)
+        return _map(function, shared, samples, size)
 
-    def of_device(samples: Any) -> Rows:
-        return _map(function, samples, size)
+    def of_device(shared: Shared, samples: Any) -> Rows:
+        return _map(function, shared, samples, size)
 
-    return _on_devices(of_device, sharding, sharding.spec)(samples)
+    return _on_devices(of_device, sharding, sharding.spec)(shared, samples)
 
 
 def _on_devices(
@@ -64,26 +88,29 @@ def _on_devices(
 ) -> Callable:
     # With JAX's check of what is the same on all devices, each array of weights would
     # be summed over them on its own in a pullback. Other axes of the mesh are JAX's.
-    return jax.shard_map(
-        function,
-        mesh=sharding.mesh,
-        in_specs=sharding.spec,
-        out_specs=out_specs,
-        axis_names=set(sharding.spec),
-        check_vma=False,
-    )
+    def on_devices(shared: Any, samples: Any) -> Any:
+        arrays, others = eqx.partition(shared, eqx.is_array)
+        return jax.shard_map(
+            lambda arrays, samples: function(eqx.combine(arrays, others), samples),
+            mesh=sharding.mesh,
+            in_specs=(PartitionSpec(), sharding.spec),
+            out_specs=out_specs,
+            axis_names=set(sharding.spec),
+            check_vma=False,
+        )(arrays, samples)
+
+    return on_devices
 
 
-def _sum(summand: Callable, samples: Any, size: int | None) -> Any:
+def _sum(summand: Callable, shared: Any, samples: Any, size: int | None) -> Any:
     chunks = _Chunks(samples, size)
     if chunks.number == 1:
-        return summand(samples, lambda rows: rows)
+        return summand(shared, samples, lambda rows: rows)
 
-    def of_chunk(i: Int[Array, ""]) -> Any:
-        return summand(chunks[i], lambda rows: chunks.without_repeated(i, rows))
+    of_chunk = chunks.function(summand, shared)
 
     def add(total: Any, i: Int[Array, ""]) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, _forgetting(of_chunk)(i)), None
+        return jax.tree.map(jnp.add, total, of_chunk(i)), None
 
     first = jnp.zeros((), int)
     zero = jax.tree.map(
@@ -92,12 +119,20 @@ def _sum(summand: Callable, samples: Any, size: int | None) -> Any:
     return jax.lax.scan(add, zero, jnp.arange(chunks.number))[0]
 
 
-def _map(function: Callable, samples: Any, size: int | None) -> Rows:
+def _each(summand: Callable, shared: Any, samples: Any, size: int | None) -> Any:
     chunks = _Chunks(samples, size)
     if chunks.number == 1:
-        return function(samples)
+        only = summand(shared, samples, lambda rows: rows)
+        return jax.tree.map(lambda x: x[None], only)
+    return jax.lax.map(chunks.function(summand, shared), jnp.arange(chunks.number))
+
+
+def _map(function: Callable, shared: Any, samples: Any, size: int | None) -> Rows:
+    chunks = _Chunks(samples, size)
+    if chunks.number == 1:
+        return function(shared, samples)
     rows = jax.lax.map(
-        _forgetting(lambda i: function(chunks[i])), jnp.arange(chunks.number)
+        _forgetting(lambda i: function(shared, chunks[i])), jnp.arange(chunks.number)
     )
     whole = jnp.reshape(rows[:-1], (-1, *rows.shape[2:]))
     return jnp.concatenate([whole, rows[-1, chunks.repeated :]])
@@ -128,7 +163,15 @@ class _Chunks:
             lambda x: jax.lax.dynamic_slice_in_dim(x, start, self.length), self.samples
         )
 
-    def without_repeated(self, i: Int[Array, ""], rows: Rows) -> Rows:
+    def function(self, summand: Callable, shared: Any) -> Callable:
+        """The `summand` of `sum_over` as a function of the chunk's number."""
+
+        def of_chunk(i: Int[Array, ""]) -> Any:
+            return summand(shared, self[i], lambda rows: self._once(i, rows))
+
+        return _forgetting(of_chunk)
+
+    def _once(self, i: Int[Array, ""], rows: Rows) -> Rows:
         if self.repeated == 0:
             return rows
         place = jnp.arange(self.length)

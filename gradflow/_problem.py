@@ -58,8 +58,7 @@ class Problem(eqx.Module):
         return dataclasses.replace(self, dataset=dataset, population=population)
 
     def check(self, network: AbstractNetwork) -> None:
-        """Raises a `ValueError` where `network` does not fit the data, or takes
-        statistics of samples that are not together."""
+        """Raises a `ValueError` where `network` does not fit the data."""
         check_instance("network", network, AbstractNetwork)
         network.check_single()
         if network.in_shape != self.dataset.input_shape:
@@ -80,18 +79,10 @@ class Problem(eqx.Module):
                 '`jax.config.update("jax_enable_x64", True)`.'
             )
 
-        if needs_batch(network) and self._shares_samples:
-            raise ValueError(
-                "`network` has batch normalisation, which takes the statistics of all "
-                "samples together: not in chunks of `batch_size` samples, and not on "
-                "several devices. Its statistics can be fixed: see "
-                "`Problem.with_statistics`."
-            )
-
     def check_start(self, network: AbstractNetwork) -> None:
         """Raises a `ValueError` where a run cannot start from `network`."""
         self.check(network)
-        if isinstance(network, BatchNorm) and network.statistics is not None:
+        if isinstance(network, BatchNorm) and network.statistics:
             raise ValueError(
                 "`network` has fixed statistics: it is for evaluation. Start from the "
                 "network that they were fixed for."
@@ -108,27 +99,31 @@ class Problem(eqx.Module):
         if not needs_batch(network):
             return network
         self.check(network)
-        return network.with_statistics(self.dataset.inputs)  # pyright: ignore
+        return network.with_statistics(  # pyright: ignore
+            self.dataset.inputs, self.batch_size, self.sharding
+        )
 
     def outputs(self, network: AbstractNetwork) -> Float[Array, "N C"]:
         """The outputs $g(x_n)$ for all samples."""
-
-        def of_some(inputs) -> Float[Array, "some C"]:
-            return self._outputs(network, inputs)
-
-        return map_over(of_some, self.dataset.inputs, self.batch_size, self.sharding)
+        return map_over(
+            self._outputs,
+            self.for_some(network),
+            self.dataset.inputs,
+            self.batch_size,
+            self.sharding,
+        )
 
     def value(self, network: AbstractNetwork) -> Float[Array, ""]:
         """The loss, summed or averaged over the samples."""
 
-        def of_some(samples, once) -> Float[Array, ""]:
+        def of_some(network, samples, once) -> Float[Array, ""]:
             inputs, labels = samples
             values = jax.vmap(self.loss.value)(self._outputs(network, inputs), labels)
             return jnp.sum(once(values))
 
         samples = self.dataset.inputs, self.dataset.labels
         return self.sample_weight * sum_over(
-            of_some, samples, self.batch_size, self.sharding
+            of_some, self.for_some(network), samples, self.batch_size, self.sharding
         )
 
     def log_value(self, network: AbstractNetwork) -> Float[Array, ""]:
@@ -171,8 +166,17 @@ class Problem(eqx.Module):
 
         A pytree like `point`.
         """
+        if self._looks_at_others(to_network(point)):
+            # What a chunk adds also depends on the statistics of all.
+            def weighted(p):
+                network = to_network(p)
+                if slopes is None:
+                    return self.value(network)
+                return jnp.sum(slopes * self.outputs(network))
 
-        def of_some(samples, once) -> Any:
+            return jax.grad(weighted)(point)
+
+        def of_some(point, samples, once) -> Any:
             inputs, labels, slopes = samples
             outputs, pull = jax.vjp(
                 lambda p: self._outputs(to_network(p), inputs), point
@@ -182,7 +186,7 @@ class Problem(eqx.Module):
             return pull(once(slopes))[0]
 
         samples = self.dataset.inputs, self.dataset.labels, slopes
-        return sum_over(of_some, samples, self.batch_size, self.sharding)
+        return sum_over(of_some, point, samples, self.batch_size, self.sharding)
 
     def margins(self, network: AbstractNetwork) -> Float[Array, " N"]:
         r"""The normalised margins $y_n f_n$, where $f = g / \rho$ is the network with
@@ -223,10 +227,17 @@ class Problem(eqx.Module):
         others = jnp.max(jnp.where(onehot > 0, -jnp.inf, outputs), axis=1)
         return jnp.sum(onehot * outputs, axis=1) - others
 
-    @property
-    def _shares_samples(self) -> bool:
+    def for_some(self, network: Network) -> Network:
+        """The network as some of the samples can go through it without the others:
+        with fixed statistics, where not all samples are together."""
+        if self._looks_at_others(network):
+            return self.with_statistics(network)
+        return network
+
+    def _looks_at_others(self, network: AbstractNetwork) -> bool:
         n = self.dataset.num_samples
-        return self.sharding is not None or (self.batch_size or n) < n
+        shares = self.sharding is not None or (self.batch_size or n) < n
+        return needs_batch(network) and shares
 
     @property
     def sample_weight(self) -> Float[Array, ""]:
@@ -257,7 +268,9 @@ Problem.__init__.__doc__ = """**Arguments:**
 - `batch_size`: how many samples go through the network at once; all if not given. The
     values are those of all samples either way, but what the layers hand on, and what
     derivatives need of it, is in memory for these only. Derivatives of derivatives
-    and of `value` go through the network once more.
+    and of `value` go through the network once more. With batch normalisation the
+    statistics of each layer are taken first, which goes through the layers below once
+    more for each.
 - `sharding`: how the devices share the samples: see [`gradflow.shard_samples`][].
 
 **Raises:** `ValueError` where the loss is not defined for the dataset's labels, and for

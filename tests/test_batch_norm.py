@@ -1,5 +1,6 @@
 """Batch normalisation, against hand-written NumPy and finite differences."""
 
+import dataclasses
 import functools
 
 import equinox as eqx
@@ -183,6 +184,67 @@ def test_absorbed_of_several_networks():
     x = problem.dataset.inputs[0]
     assert_close(first(x), problem.outputs(network)[0], 1e-12)
     assert repr(first) == "Absorbed(Dense(5-4-3-2, ReLU()), after the activation)"
+
+
+@pytest.mark.parametrize(
+    ("kind", "form"), [("conv", "plain"), ("dense", "affine_after")]
+)
+def test_in_chunks(kind, form):
+    """The statistics are those of all samples, and so are their derivatives."""
+    network, problem = network_of(kind, form, 0.1), problem_of(kind)
+    some = dataclasses.replace(problem, batch_size=5)
+    assert_same(some, problem, network)
+    kinks = gf.analysis.sliding_units
+    np.testing.assert_array_equal(kinks(some, network), kinks(problem, network))
+
+
+@pytest.mark.parametrize("batch_size", [None, 1])
+def test_on_devices(batch_size):
+    problem = problem_of("dense", samples=12)
+    some = dataclasses.replace(problem, batch_size=batch_size)
+    mesh = jax.make_mesh((3,), ("samples",), devices=jax.devices()[:3])
+    network = network_of("dense", "affine", 0.1)
+    assert_same(gf.shard_samples(some, mesh), problem, network)
+
+
+def assert_same(some, problem, network):
+    """With a unit that does not vary, and one that receives next to nothing."""
+    first, *others = network.weights
+    first = first.at[0].multiply(TINY).at[1].set(0)
+    network = network.with_weights((first, *others))
+    slopes = jax.random.normal(jax.random.key(0), (problem.dataset.num_samples, 2))
+    assert_close(
+        measured(some, network, slopes), measured(problem, network, slopes), 1e-11
+    )
+
+
+TINY = 1e-200
+
+
+@eqx.filter_jit
+def measured(problem, network, slopes):
+    gradients = (
+        problem.gradient(network),
+        problem.pullback(network.with_weights, network.weights, slopes),
+    )
+    # Its squares would overflow.
+    return problem.outputs(network), [
+        (first.at[0].multiply(TINY), *others) for first, *others in gradients
+    ]
+
+
+def test_memory_of_chunks():
+    """What is kept for the derivatives does not grow with the samples."""
+    network = gf.BatchNorm(gf.Dense((5, 64, 64, 2), key=jax.random.key(0)))
+
+    def bytes_of(samples, batch_size):
+        of = problem_of("dense", samples=samples)
+        of = gf.Problem(of.dataset, of.loss, batch_size=batch_size)
+        compiled = jax.jit(lambda n: of.gradient(n)).lower(network).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert bytes_of(2048, 128) < 1.5 * bytes_of(512, 128)
+    assert bytes_of(2048, 128) < bytes_of(2048, None) / 4
 
 
 @kinds
@@ -524,15 +586,6 @@ def test_what_needs_a_batch():
         network(problem.dataset.inputs[0])
     with pytest.raises(ValueError, match="batch of one"):
         problem.batch(jnp.array([2])).outputs(network)
-    chunked = gf.Problem(problem.dataset, problem.loss, batch_size=4)
-    for function in (chunked.outputs, chunked.value, chunked.gradient):
-        with pytest.raises(ValueError, match="`batch_size`"):
-            function(network)
-    whole = gf.Problem(problem.dataset, problem.loss, batch_size=SAMPLES)
-    assert_close(whole.outputs(network), problem.outputs(network), 1e-15)
-    mesh = jax.make_mesh((3,), ("samples",))
-    with pytest.raises(ValueError, match="several devices"):
-        gf.shard_samples(problem, mesh).gradient(network)
     with pytest.raises(ValueError, match="`inputs`"):
         gf.analysis.tangent_kernel(problem, network, inputs=problem.dataset.inputs[:2])
 

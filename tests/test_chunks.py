@@ -22,10 +22,14 @@ def test_each_sample_once():
         for count in (1, 6, 7):
             digits = 2 ** jnp.arange(count)
             for size in [*range(1, count + 1), None]:
-                total = sum_over(lambda rows, once: jnp.sum(once(rows)), digits, size)
-                assert total == 2**count - 1
-                rows = map_over(lambda rows: rows[:, None], digits, size)
-                np.testing.assert_array_equal(rows, digits[:, None])
+                total = sum_over(weighted_sum, 3, digits, size)
+                assert total == 3 * (2**count - 1)
+                rows = map_over(lambda by, rows: by * rows[:, None], 3, digits, size)
+                np.testing.assert_array_equal(rows, 3 * digits[:, None])
+
+
+def weighted_sum(by, rows, once):
+    return by * jnp.sum(once(rows))
 
 
 @eqx.filter_jit

@@ -259,6 +259,7 @@ def _classes_in(tree):
 def test_no_class_is_forgotten():
     # What runs return, and what is within states, is no argument of one.
     results = {gf.Comparison, gf.CriticalPoint, gf.Ensemble, gf.Report, gf.Trajectory}
+    results |= {gf.Absorbed}
     within = {gf.ClockedState, gf.Moment, gf.MomentumState, gf.PolarState, gf.Point}
     public = {
         value

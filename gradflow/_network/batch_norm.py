@@ -1,18 +1,20 @@
 """Batch normalisation."""
 
 import itertools
+from collections.abc import Callable
 from typing import Any, TypeGuard
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Float
 
 from .._tree import safe_norm
 from .._types import Weights
 from .absorbed import Absorbed, absorb, of_units
 from .base import AbstractNetwork, HandOn
-from .batch import Moments, moments, over_batch, standardised
+from .batch import Moments, moments, moments_over, over_batch, standardised, unit_of
 from .diagonal import Diagonal
 from .residual import Residual
 
@@ -45,7 +47,7 @@ class BatchNorm(AbstractNetwork):
     network: AbstractNetwork
     affine: tuple[Float[Array, "..."], ...] | None
     after_activation: bool = eqx.field(static=True)
-    statistics: tuple[Float[Array, "..."], ...] | None
+    statistics: tuple[Float[Array, "_ 2"], ...]
 
     def __init__(
         self,
@@ -79,7 +81,7 @@ class BatchNorm(AbstractNetwork):
             )
         self.network = network
         self.after_activation = after_activation
-        self.statistics = None
+        self.statistics = ()
         units = [w.shape[0] for w in network.weights[:-1]]
         start = jnp.array([1.0, 0.0], network.weights[0].dtype)
         self.affine = tuple(jnp.tile(start, (n, 1)) for n in units) if affine else None
@@ -118,21 +120,47 @@ class BatchNorm(AbstractNetwork):
     def forward(
         self, x: Float[Array, "..."], hand_on: HandOn
     ) -> tuple[tuple[Float[Array, "..."], ...], Float[Array, " outputs"]]:
-        handed_on, outputs, _ = self._forward(x, hand_on)
-        return handed_on, outputs
+        return self._forward(x, hand_on, self._moments_of)
 
-    def with_statistics(self, inputs: Float[Array, "N ..."]) -> "BatchNorm":
+    def with_statistics(
+        self,
+        inputs: Float[Array, "N ..."],
+        batch_size: int | None = None,
+        sharding: NamedSharding | None = None,
+    ) -> "BatchNorm":
         """The same network with the statistics of these inputs, whatever goes through
-        it: a function of one example."""
+        it: a function of one example.
 
-        def statistics(x):
-            return self._forward(x, self.hand_on)[2]
+        **Arguments:**
 
-        # The same for each example.
-        found = jax.tree.map(lambda s: s[0], over_batch(statistics)(inputs))
-        return eqx.tree_at(
-            lambda n: n.statistics, self, found, is_leaf=lambda x: x is None
-        )
+        - `inputs`: all that there are.
+        - `batch_size`, `sharding`: of how many inputs what the layers hand on is in
+            memory at a time, and how devices share them; see [`gradflow.Problem`][].
+            One layer's statistics are known before those of the next are taken, so the
+            inputs go through the network once for each layer.
+        """
+        if sharding is None and (batch_size or len(inputs)) >= len(inputs):
+
+            def all_layers(x):
+                seen = []
+
+                def moments_of(layer, z):
+                    seen.append(self._moments_of(layer, z))
+                    return seen[-1]
+
+                self._forward(x, self.hand_on, moments_of)
+                return [_fix(of) for of in seen]
+
+            # The same for each example.
+            of_all = jax.tree.map(lambda s: s[0], over_batch(all_layers)(inputs))
+            return self._with(tuple(of_all))
+        network = self._with(())
+        for _ in range(self._num_normalised):
+            of = moments_over(
+                BatchNorm._next_received, network, inputs, batch_size, sharding
+            )
+            network = network._with((*network.statistics, _fix(of)))
+        return network
 
     def absorbed(self) -> Absorbed:
         r"""The same function without normalisation: fixed statistics and affine layers
@@ -150,7 +178,7 @@ class BatchNorm(AbstractNetwork):
 
         **Raises:** `ValueError` for a network without fixed statistics.
         """
-        if self.statistics is None:
+        if needs_batch(self):
             raise ValueError(
                 "`network` normalises by whatever batch goes through it. Fix the "
                 "statistics first: `problem.with_statistics(network).absorbed()`."
@@ -170,21 +198,41 @@ class BatchNorm(AbstractNetwork):
             self.network, tuple(factors), tuple(shifts), self.after_activation
         )
 
-    def _forward(self, x: Float[Array, "..."], hand_on: HandOn):
-        layer = itertools.count()
-        statistics = []
+    def _next_received(self, x: Float[Array, "..."]) -> Float[Array, "units ..."]:
+        """What is normalised by the first layer without fixed statistics."""
+        next_layer, seen = len(self.statistics), []
+
+        def moments_of(layer, z):
+            if layer < next_layer:
+                return self._moments_of(layer, z)
+            seen.append(z)
+            # What comes of it is not looked at.
+            return _fixed(jnp.tile(jnp.array([0, 1], z.dtype), (len(z), 1)), z)
+
+        self._forward(x, self.hand_on, moments_of)
+        return seen[0]
+
+    def _moments_of(self, layer: int, z: Float[Array, "units ..."]) -> Moments:
+        if layer < len(self.statistics):
+            return _fixed(self.statistics[layer], z)
+        return moments(z)
+
+    def _forward(
+        self,
+        x: Float[Array, "..."],
+        hand_on: HandOn,
+        moments_of: Callable[[int, Float[Array, "units ..."]], Moments],
+    ) -> tuple[tuple[Float[Array, "..."], ...], Float[Array, " outputs"]]:
+        layers = itertools.count()
 
         def normalise(z):
-            k = next(layer)
-            of = (
-                moments(z) if self.statistics is None else _fixed(self.statistics[k], z)
-            )
-            statistics.append(_fix(of))
+            layer = next(layers)
+            of = moments_of(layer, z)
             z, scale = standardised(z, of), jnp.ones_like(z)
             if self.affine is None:
                 return z, scale
-            gamma, beta = (of_units(a, z) for a in self.affine[k].T)
-            row = of_units(safe_norm(self.affine[k], axis=1), z)
+            gamma, beta = (of_units(a, z) for a in self.affine[layer].T)
+            row = of_units(safe_norm(self.affine[layer], axis=1), z)
             return gamma * z + beta, row * jnp.sqrt(jnp.square(z) + 1)
 
         def hand_on_normalised(z, scale, skip=None):
@@ -192,8 +240,19 @@ class BatchNorm(AbstractNetwork):
                 return normalise(hand_on(z, scale, skip))[0]
             return hand_on(*normalise(z), skip)
 
-        handed_on, outputs = self.network.forward(x, hand_on_normalised)
-        return handed_on, outputs, tuple(statistics)
+        return self.network.forward(x, hand_on_normalised)
+
+    @property
+    def _num_normalised(self) -> int:
+        return len(self.network.weights) - 1
+
+    def _with(self, statistics: tuple[Float[Array, "_ 2"], ...]) -> "BatchNorm":
+        return eqx.tree_at(
+            lambda n: n.statistics,
+            self,
+            statistics,
+            is_leaf=lambda node: node is self.statistics,
+        )
 
     @property
     def in_shape(self) -> tuple[int, ...]:
@@ -205,13 +264,12 @@ class BatchNorm(AbstractNetwork):
 
     @property
     def weight_ndims(self) -> tuple[int, ...]:
-        hidden = len(self.network.weights) - 1
-        return self._interleaved(self.network.weight_ndims, [2] * hidden)
+        return self._interleaved(self.network.weight_ndims, [2] * self._num_normalised)
 
     @property
     def degrees(self) -> tuple[int, ...]:
         """0 for what is normalised, before another normalisation or by its own."""
-        normalised = [0] * (len(self.network.weights) - 1)
+        normalised = [0] * self._num_normalised
         return self._interleaved([*normalised, 1], [*normalised[1:], 1])
 
     @property
@@ -242,7 +300,7 @@ class BatchNorm(AbstractNetwork):
     def __repr__(self) -> str:
         words = ["affine"] * (self.affine is not None)
         words += ["after the activation"] * self.after_activation
-        words += ["fixed statistics"] * (self.statistics is not None)
+        words += ["fixed statistics"] * (not needs_batch(self))
         return f"BatchNorm({', '.join([str(self.network), *words])})"
 
 
@@ -253,7 +311,8 @@ def _fix(of: Moments) -> Float[Array, "units 2"]:
 
 def _fixed(pair: Float[Array, "units 2"], z: Float[Array, "units ..."]) -> Moments:
     mean, deviation = (of_units(x, z) for x in pair.T)
-    return Moments(jnp.ones_like(mean), mean, deviation)
+    unit = unit_of(jnp.maximum(jnp.abs(mean), deviation))
+    return Moments(unit, mean / unit, deviation / unit)
 
 
 def refuse_batch_norm(what: str, network: AbstractNetwork) -> None:
@@ -267,4 +326,7 @@ def refuse_batch_norm(what: str, network: AbstractNetwork) -> None:
 
 def needs_batch(network: AbstractNetwork) -> TypeGuard[BatchNorm]:
     """Whether the outputs for one example depend on the others of a batch."""
-    return isinstance(network, BatchNorm) and network.statistics is None
+    return (
+        isinstance(network, BatchNorm)
+        and len(network.statistics) < network._num_normalised
+    )

@@ -42,16 +42,21 @@ def sliding_units(
             )
     check_nonnegative("width", width)
 
-    def at_kink(x) -> Int[Array, " hidden"]:
+    def at_kink(network, x) -> Int[Array, " hidden"]:
         counts = [
             jnp.sum(jnp.abs(z) < width * scale)
             for z, scale in pre_activations(network, x)
         ]
         return jnp.stack(counts) if counts else jnp.zeros(0, int)
 
-    def of_some(inputs, once) -> Int[Array, " hidden"]:
-        return jnp.sum(once(over_batch(at_kink)(inputs)), axis=0)
+    def of_some(network, inputs, once) -> Int[Array, " hidden"]:
+        counts = over_batch(lambda x: at_kink(network, x))(inputs)
+        return jnp.sum(once(counts), axis=0)
 
     return sum_over(
-        of_some, problem.dataset.inputs, problem.batch_size, problem.sharding
+        of_some,
+        problem.for_some(network),
+        problem.dataset.inputs,
+        problem.batch_size,
+        problem.sharding,
     )
