@@ -64,9 +64,8 @@ class Equilibrium(AbstractObservable):
     r"""$\rho_{eq}$ of the flow's own norms and weight decay."""
 
     def __call__(self, point: Point) -> Float[Array, ""]:
-        network, norms = point.network, point.flow.norms(point.state)
-        if norms.size > 1:
-            norms = norms[network.scaling_layers]
+        network = point.network
+        norms = point.flow.scaling_norms(point.state, network)
         # Layers that are not of norm 1 beside those norms, such as spheres of rows:
         # decaying the flow's norms by λ decays the layers' as they are by another.
         others = jnp.abs(network.scale / jnp.prod(norms))

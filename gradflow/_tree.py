@@ -25,6 +25,24 @@ def tree_isfinite(a: Any) -> Bool[Array, ""]:
     )
 
 
+def scaled(x: Float[Array, "*axes"]) -> tuple[Float[Array, "*axes"], Float[Array, ""]]:
+    """An array divided by its largest entry in absolute value, and that entry, or 1 for
+    an array of zeros: squares of the entries could under- or overflow.
+
+    The scale is a constant to derivatives. What is computed from the array must not
+    depend on it, or be multiplied by it again.
+    """
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x)))
+    largest = jnp.where(largest > 0, largest, 1)
+    return x / largest, largest
+
+
+def scaled_norm(x: Float[Array, "..."]) -> Float[Array, ""]:
+    """`safe_norm` of all entries, of any size."""
+    x, size = scaled(x)
+    return size * safe_norm(x)
+
+
 def safe_norm(
     x: Float[Array, "..."],
     axis: int | tuple[int, ...] | None = None,

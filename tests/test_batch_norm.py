@@ -514,6 +514,52 @@ def test_gradients_of_samples_add_up():
     np.testing.assert_allclose(residual[seen], sines.max(axis=1), rtol=1e-10)
 
 
+def test_critical_points_by_the_degrees_of_the_layers():
+    """Of layers whose scale does not matter the whole gradient is the residual."""
+    network, problem = network_of("dense", "affine"), problem_of("dense")
+    outputs = outputs_of(problem, network)
+    total = jnp.sum(problem.slopes(outputs) * outputs) / network.scale
+    residual = gf.analysis.representation_residual(problem, network)
+    rests = gf.analysis.stationarity_residual(problem, network)
+    assert_close(residual, rests / jnp.abs(total), 1e-12)
+    sines = np.asarray(gf.analysis.sample_residual(problem, network))
+    sines = sines[np.array(network.degrees) == 0]
+    np.testing.assert_allclose(sines[np.isfinite(sines)], 1, rtol=1e-14)
+    assert np.sum(np.isfinite(sines)) > SAMPLES
+
+
+def test_clock_of_the_scale():
+    """It goes by the layers whose scale matters: where all samples are classified
+    correctly, by the logarithm of their product."""
+    network, problem = network_of("dense", "affine"), problem_of("dense")
+    labels = jnp.argmax(outputs_of(problem, network), axis=1)
+    dataset = gf.Dataset(problem.dataset.inputs, labels, num_classes=2)
+    problem = gf.Problem(dataset, gf.CrossEntropyLoss())
+    for flow in (gf.GradientFlow(), gf.LagrangeFlow(), gf.LagrangeFlow(all_norms=True)):
+        clock = gf.LogRho(flow)
+
+        @jax.jit
+        def pace(state, clock=clock):
+            def log_scale(state):
+                return jnp.log(clock.to_network(state, network).scale)
+
+            velocity = clock.vector_field(0.0, state, problem, network)
+            return jax.jvp(log_scale, (state,), (velocity,))[1]
+
+        assert_close(pace(clock.init(network)), 1.0, 1e-12)
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e200])
+def test_norms_whose_squares_are_not_numbers(size):
+    network = network_of("dense", "plain")
+    weights = (size * network.weights[0], *network.weights[1:])
+    there = network.with_weights(weights)
+    assert_close(there.norms[0] / size, network.norms[0], 1e-14)
+    assert_close(there.scale, network.scale, 1e-14)
+    gradient = jax.grad(lambda w: there.with_weights(w).norms[0])(weights)
+    assert_close(gradient[0], network.weights[0] / network.norms[0], 1e-14)
+
+
 def test_balance_of_units():
     """Normalised units keep their norm, which is all that is left of the balance."""
     network, problem = network_of("conv", "plain"), problem_of("conv")
@@ -597,6 +643,10 @@ def test_fixed_statistics_are_not_trained():
         lambda: gf.solve(problem, gf.GradientFlow(), fixed, 1.0),
         lambda: gf.descend(problem, 0.1, fixed, 3),
         lambda: gf.polish(problem, gf.GradientFlow(0.1), fixed),
+        lambda: gf.analysis.stationarity_residual(problem, fixed),
+        lambda: gf.analysis.representation_residual(problem, fixed),
+        lambda: gf.analysis.sample_residual(problem, fixed),
+        lambda: gf.analysis.linearised_outputs(problem, fixed, jnp.ones(2)),
     ):
         with pytest.raises(ValueError, match="fixed statistics"):
             run()

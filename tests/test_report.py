@@ -253,6 +253,22 @@ def test_spheres_of_rows():
     assert theory["representation_residual"] is None
 
 
+def test_batch_normalisation():
+    """The equilibrium is that of the layers whose scale matters; the norms of the
+    others decay by themselves."""
+    start, flow = gf.BatchNorm(network()), gf.GradientFlow(0.1)
+    run = gf.solve(problem(), flow, start, t1=0.5, rtol=1e-6)
+    report = gf.report(problem(), flow, run, num_times=3)
+    rho = report.along.observables["rho"]
+    np.testing.assert_allclose(rho[-1], np.linalg.norm(run.final.weights[-1]))
+    rows = {row.name: row for row in report.rows}
+    np.testing.assert_allclose(rows["rho"].theory, run.observables["rho_eq"][-1])
+    norms = rows["normalised_norms"]
+    np.testing.assert_allclose(norms.measured, norms.theory, rtol=1e-5)
+    expected = np.exp(-0.1) * np.asarray(start.norms[:-1])
+    np.testing.assert_allclose(norms.theory, expected)
+
+
 def test_decay_that_vanishes_in_time():
     """Theory is of the decay at the time of each row."""
     t, rate = 1.0, 0.01

@@ -9,6 +9,7 @@ import pytest
 import gradflow as gf
 from cases import assert_close
 from cases import unchecked_types as unchecked_types
+from gradflow.analysis._features import hidden_features
 from test_batch_norm import convolved
 
 SAMPLES = 6
@@ -126,6 +127,30 @@ def test_without_it_there_is_no_scale():
             refused()
     run = gf.descend(of, 1e-3, network, 2, observe={"loss": lambda p, n: p.value(n)})
     assert run.observables["loss"][-1] < run.observables["loss"][0]
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        gf.analysis.layer_balance,
+        gf.analysis.matrix_balance,
+        gf.analysis.path_norm,
+        gf.analysis.spectral_complexity,
+        gf.analysis.asymmetry,
+    ],
+)
+def test_what_is_not_defined(measure):
+    with pytest.raises(ValueError, match="residual networks"):
+        measure(problem(), residual())
+
+
+def test_last_features_are_those_of_the_last_layer():
+    """The means of the channels, which its rows can be compared with."""
+    of, network = problem(), gf.BatchNorm(residual())
+    features = eqx.filter_jit(hidden_features)(of, network)[-1]
+    assert_close(features @ network.weights[-1].T, outputs_of(of, network), 1e-13)
+    collapse = eqx.filter_jit(gf.analysis.neural_collapse)(of, network)
+    assert jnp.isfinite(collapse.nc3) and collapse.nc1.shape == (9,)
 
 
 def test_normalised_by_the_output_for_one_example():

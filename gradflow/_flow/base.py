@@ -26,7 +26,7 @@ class AbstractFlow(eqx.Module, Generic[S]):
     $$\dot s = -\Pi_s\, G_s^{-1}\, \nabla_s \left( L(W(s)) + \lambda P(s) \right).$$
 
     A `state` is a pytree of floating-point arrays. `norms` says which norms are free in
-    it, on which the equilibrium of the scale depends.
+    it; on those of them that are `scaling_norms` the equilibrium of the scale depends.
     """
 
     weight_decay: eqx.AbstractVar[RealScalarLike]
@@ -63,6 +63,12 @@ class AbstractFlow(eqx.Module, Generic[S]):
     @abc.abstractmethod
     def defect(self, state: S) -> Float[Array, ""]:
         r"""How far `state` is off its spheres: the largest $|\|V\| - 1|$."""
+
+    def scaling_norms(self, state: S, like: AbstractNetwork) -> Float[Array, " K"]:
+        """Those of `norms` on which the outputs depend: with batch normalisation, those
+        of the layers whose scale matters."""
+        norms = self.norms(state)
+        return norms if norms.size == 1 else norms[like.scaling_layers]
 
     def to_network(self, state: S, like: AbstractNetwork) -> AbstractNetwork:
         """The network that `state` stands for, of the architecture of `like`."""

@@ -36,7 +36,7 @@ class Moment(eqx.Module):
     - `log_loss`: $\log L$, without weight decay.
     - `log_objective`: $\log J$, with it: $J = L + \lambda P$.
     - `growth`: $\sum_n |\langle d_n, g_n \rangle| / J$.
-    - `norms`: the norms that the flow evolves.
+    - `norms`: the norms that the flow evolves, of the layers whose scale matters.
     - `velocity`: $dW / ds$, of the weights.
     """
 
@@ -166,7 +166,7 @@ class AbstractClock(AbstractFlow[ClockedState]):
             log_loss=log_loss,
             log_objective=log_objective,
             growth=jnp.sum(jnp.abs(jnp.sum(slopes * outputs, axis=1))),
-            norms=self.flow.norms(inner),
+            norms=self.flow.scaling_norms(inner, like),
             velocity=jax.jvp(self.flow.weights, (inner,), (velocity,))[1],
         )
         decay = self.flow.penalty_gradient(physical, inner, log_objective)

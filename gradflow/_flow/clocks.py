@@ -62,8 +62,9 @@ class LogRho(AbstractClock):
 
     $$d\tau = \sum_k \rho_k^{-2} \sum_n |\langle d_n, g_n \rangle| \,dt$$
 
-    over the norms that the flow evolves. The clock for networks of several layers. The
-    larger the scale, the stiffer the flow: gradients grow like its square root.
+    over the norms that the flow evolves, of the layers whose scale matters. The clock
+    for networks of several layers. The larger the scale, the stiffer the flow:
+    gradients grow like its square root.
     """
 
     flow: AbstractFlow

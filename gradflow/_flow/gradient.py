@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 from .._check import check_nonnegative
 from .._network import AbstractNetwork, Polar
-from .._tree import safe_norm, tree_inner
+from .._tree import scaled_norm, tree_inner
 from .._types import RealScalarLike, Weights
 from .base import AbstractPlainFlow
 from .polar_state import PolarState
@@ -38,7 +38,7 @@ class GradientFlow(AbstractPlainFlow[Weights]):
         return tree_inner(state, state)
 
     def norms(self, state: Weights) -> Float[Array, " layers"]:
-        return jnp.stack([safe_norm(w) for w in state])
+        return jnp.stack([scaled_norm(w) for w in state])
 
     def sharp(self, state: Weights, gradient: Weights) -> Weights:
         del state

@@ -6,7 +6,8 @@ from .base import AbstractNetwork as AbstractNetwork
 from .batch import over_batch as over_batch
 from .batch_norm import BatchNorm as BatchNorm
 from .batch_norm import needs_batch as needs_batch
-from .batch_norm import refuse_batch_norm as refuse_batch_norm
+from .batch_norm import refuse_fixed_statistics as refuse_fixed_statistics
+from .batch_norm import refuse_other_degrees as refuse_other_degrees
 from .conv import Conv as Conv
 from .dense import Dense as Dense
 from .diagonal import Diagonal as Diagonal

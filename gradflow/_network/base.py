@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .._tree import safe_norm
+from .._tree import scaled_norm
 from .._types import StackedWeights, Weights
 from .activation import AbstractActivation
 
@@ -108,7 +108,7 @@ class AbstractNetwork(eqx.Module):
     def norms(self) -> Float[Array, " layers"]:
         r"""The Frobenius norms $\|W_k\|$ of the layers."""
         self.check_single()
-        return jnp.stack([safe_norm(w) for w in self.weights])
+        return jnp.stack([scaled_norm(w) for w in self.weights])
 
     @property
     def scale(self) -> Float[Array, ""]:

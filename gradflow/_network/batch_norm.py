@@ -315,12 +315,27 @@ def _fixed(pair: Float[Array, "units 2"], z: Float[Array, "units ..."]) -> Momen
     return Moments(unit, mean / unit, deviation / unit)
 
 
-def refuse_batch_norm(what: str, network: AbstractNetwork) -> None:
-    """Raises a `ValueError` for networks whose layers are normalised over a batch."""
+def refuse_other_degrees(what: str, network: AbstractNetwork) -> None:
+    """Raises a `ValueError` for networks that are not homogeneous of degree 1 in each
+    of their layers."""
+    if isinstance(network, Residual):
+        raise ValueError(
+            f"`network`: {what} is not defined for residual networks, whose blocks add "
+            "up what depends on their weights and what does not."
+        )
     if isinstance(network, BatchNorm):
         raise ValueError(
             f"`network`: {what} is not defined for layers that are normalised over a "
             "batch, whose scale does not matter."
+        )
+
+
+def refuse_fixed_statistics(what: str, network: AbstractNetwork) -> None:
+    """Raises a `ValueError` for networks that are for evaluation only."""
+    if isinstance(network, BatchNorm) and network.statistics:
+        raise ValueError(
+            "`network` has fixed statistics, which are not those of other weights: "
+            f"{what} is that of the network that they were fixed for."
         )
 
 

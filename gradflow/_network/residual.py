@@ -145,7 +145,9 @@ class Residual(AbstractConvolutional):
             skip = _shortcut(h, stride, outer.shape[0])
             h = hand_on(*convolution(within, outer, 1, 1), skip)
             handed_on += [within, h]
-        return tuple(handed_on), last @ jnp.mean(h, axis=(1, 2))
+        # The features that the last layer is given.
+        handed_on[-1] = jnp.mean(h, axis=(1, 2))
+        return tuple(handed_on), last @ handed_on[-1]
 
     @property
     def degrees(self) -> tuple[int, ...]:

@@ -18,7 +18,6 @@ from .._problem import Problem
 from .._trajectory import Trajectory
 from ..analysis import (
     neural_collapse,
-    product_of_norms,
     sample_residual,
     stable_rank,
     stationarity_residual,
@@ -45,8 +44,8 @@ def measure_along(
         observables={"rho_eq": _rho_eq(problem, flow, networks, ts)},
         error=None,
     )
-    observables = {
-        "rho": product_of_norms,
+    observables: dict[str, Any] = {
+        "rho": _rho,
         "stationarity_residual": stationarity_residual,
         "sample_residual": _mean_sample_residual,
         "stable_rank": stable_rank,
@@ -89,6 +88,11 @@ def _rho_eq(
         return of_flow(Equilibrium(), problem, flow, network, t)
 
     return jax.lax.map(at, (ts, networks.weights))
+
+
+def _rho(problem: Problem, network: AbstractNetwork) -> Float[Array, ""]:
+    del problem
+    return network.scale
 
 
 def _mean_sample_residual(

@@ -15,7 +15,7 @@ from .._flow import (
     steepest_descent,
 )
 from .._flow.wrapper import AbstractWrapperFlow
-from .._network import AbstractNetwork, Dense
+from .._network import AbstractNetwork, BatchNorm, Dense
 from .._observables import Stationarity
 from .._problem import Problem
 from .._trajectory import Trajectory
@@ -44,7 +44,7 @@ def rows_at_end(problem: Problem, flow: AbstractFlow, along: Trajectory) -> list
     return [
         *_scale(flow, along, measured),
         *_directions(flow, along[-1], measured),
-        *_balance(problem, flow, along),
+        *_conserved(problem, flow, along),
         *_ranks(along[-1], measured),
         *_margins(problem, along, measured),
         *_collapse(problem, along),
@@ -55,12 +55,8 @@ def _scale(flow: AbstractFlow, along: Trajectory, measured) -> list[Row]:
     rho, rho_eq = (along.observables[name] for name in ("rho", "rho_eq"))
     violations = np.sum(growth_violations(rho, rho_eq, rtol=1e-4))
     network = along[-1]
-    decay, norms = (
-        np.asarray(x)
-        for x in (flow.weight_decay_at(along.ts[-1]), flow.norms(flow.init(network)))
-    )
-    if norms.size > 1:
-        norms = norms[network.scaling_layers]
+    decay = np.asarray(flow.weight_decay_at(along.ts[-1]))
+    norms = np.asarray(flow.scaling_norms(flow.init(network), network))
     multiplier_at_rest = decay * np.abs(np.prod(norms)) ** (2 / norms.size)
     # The law of signs holds for one norm, or without weight decay.
     is_monotone = norms.size == 1 or decay == 0
@@ -99,6 +95,7 @@ def _directions(flow: AbstractFlow, final: AbstractNetwork, measured) -> list[Ro
         isinstance(flow, LagrangeFlow) and isinstance(flow.spheres, RowSpheres)
     )
     of_samples = of_layers and final.out_size == 1
+    of_samples = of_samples and not isinstance(final, BatchNorm)
     return [
         Row("stationarity", "stationarity", measured["stationarity"], 0),
         Row(
@@ -195,15 +192,21 @@ def _collapse(problem: Problem, along: Trajectory) -> list[Row]:
     return rows
 
 
-def _balance(problem: Problem, flow: AbstractFlow, along: Trajectory) -> list[Row]:
+def _conserved(problem: Problem, flow: AbstractFlow, along: Trajectory) -> list[Row]:
     """Conserved, or decaying, in the gradient flow."""
     if not isinstance(flow, GradientFlow | PolarGradientFlow) or len(along) < 2:
         return []
+    passed = float(along.ts[-1] - along.ts[0])
+    fading = np.exp(-2 * np.asarray(flow.weight_decay) * passed)
+    if isinstance(along[-1], BatchNorm):
+        normalised = np.flatnonzero(np.asarray(along[-1].degrees) == 0)
+        before, after = (np.asarray(along[i].norms)[normalised] for i in (0, -1))
+        name, words = "normalised_norms", "normalised layers' norms"
+        return [Row(name, words, after, before * fading, "M112 App. A.2")]
     before, after = (np.asarray(layer_balance(problem, along[i])) for i in (0, -1))
     if not before.size:
         return []
-    passed = float(along.ts[-1] - along.ts[0])
-    expected = before * np.exp(-4 * np.asarray(flow.weight_decay) * passed)
+    expected = before * fading**2
     return [Row("layer_balance", "balance of layers", after, expected, "M112 Lemma 3")]
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._network import AbstractNetwork, Conv, refuse_batch_norm
+from .._network import AbstractNetwork, Conv, refuse_other_degrees
 from .._problem import Problem
 
 
@@ -17,10 +17,10 @@ def layer_balance(
     decaying as $e^{-4 \lambda t}$ with it.
 
     **Raises:** `ValueError` for batch normalisation: the norms of layers whose scale
-    does not matter are conserved one by one.
+    does not matter are conserved one by one. For residual networks: nothing is.
     """
     del problem
-    refuse_batch_norm("the balance of layers", network)
+    refuse_other_degrees("the balance of layers", network)
     return jnp.diff(network.norms**2)
 
 
@@ -65,8 +65,8 @@ def matrix_balance(
 
     Conserved by the gradient flow of deep linear networks without weight decay.
 
-    **Raises:** `ValueError` for convolutions, whose units have many outputs, and for
-    batch normalisation.
+    **Raises:** `ValueError` for convolutions, whose units have many outputs, for batch
+    normalisation, and for residual networks.
 
     ??? cite "Reference"
 
@@ -75,7 +75,7 @@ def matrix_balance(
     """
     del problem
     network.check_single()
-    refuse_batch_norm("the balance of matrices", network)
+    refuse_other_degrees("the balance of matrices", network)
     if isinstance(network, Conv):
         raise ValueError(
             "`network`: the matrices of a convolution do not meet in its units; "

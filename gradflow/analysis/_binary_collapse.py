@@ -6,9 +6,9 @@ from jaxtyping import Array, Float
 
 from .._network import AbstractNetwork
 from .._problem import Problem
+from .._tree import scaled
 from ._classes import classes_of
 from ._features import hidden_features
-from ._scaled import scaled
 
 
 class BinaryCollapse(eqx.Module):

@@ -5,7 +5,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._check import is_concrete
-from .._network import AbstractNetwork, Conv, refuse_batch_norm
+from .._network import AbstractNetwork, Conv, refuse_other_degrees
 from .._problem import Problem
 from .._types import RealScalarLike
 from ._complexity import product_of_norms, ramp_loss, spectral_complexity
@@ -138,7 +138,7 @@ def _chance(problem: Problem, confidence: RealScalarLike, dtype) -> Float[Array,
 
 def _rademacher_of_unit_norms(problem, network) -> Float[Array, ""]:
     problem.check(network)
-    refuse_batch_norm("the complexity", network)
+    refuse_other_degrees("the complexity", network)
     if isinstance(network, Conv):
         raise ValueError(
             "`network`: not defined for convolutions, whose norm as a map is not that "

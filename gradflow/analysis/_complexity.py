@@ -5,10 +5,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._check import check_positive
-from .._network import AbstractNetwork, Conv, Identity, refuse_batch_norm
+from .._network import AbstractNetwork, Conv, Identity, refuse_other_degrees
 from .._problem import Problem
+from .._tree import scaled
 from .._types import RealScalarLike
-from ._scaled import scaled
 
 
 def product_of_norms(
@@ -69,7 +69,7 @@ def path_norm(problem: Problem, network: AbstractNetwork) -> Float[Array, ""]:
     products of the weights on them. Invariant under the rescalings of units that leave
     a ReLU network's function as it is.
 
-    **Raises:** `ValueError` for batch normalisation.
+    **Raises:** `ValueError` for batch normalisation, and for residual networks.
 
     ??? cite "Reference"
 
@@ -77,7 +77,7 @@ def path_norm(problem: Problem, network: AbstractNetwork) -> Float[Array, ""]:
         optimization in deep neural networks. NeurIPS, 2015.
     """
     problem.check(network)
-    refuse_batch_norm("the sum over paths", network)
+    refuse_other_degrees("the sum over paths", network)
     # A linear network of the squares adds up its paths.
     weights, sizes = zip(*map(scaled, network.weights), strict=True)
     squares = network.with_weights(tuple(w**2 for w in weights))
@@ -94,7 +94,7 @@ def spectral_complexity(problem: Problem, network: AbstractNetwork) -> Float[Arr
     of the test error up to logarithms.
 
     **Raises:** `ValueError` for convolutions, whose norm as a map is not that of the
-    kernel, and for batch normalisation.
+    kernel, for batch normalisation, and for residual networks.
 
     ??? cite "Reference"
 
@@ -103,7 +103,7 @@ def spectral_complexity(problem: Problem, network: AbstractNetwork) -> Float[Arr
     """
     del problem
     network.check_single()
-    refuse_batch_norm("the complexity", network)
+    refuse_other_degrees("the complexity", network)
     if isinstance(network, Conv):
         raise ValueError("`network`: not defined for convolutions.")
     spectral = jnp.stack([jnp.linalg.norm(m, ord=2) for m in network.matrices])

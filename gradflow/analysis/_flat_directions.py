@@ -10,7 +10,7 @@ from .._network import (
     Conv,
     Diagonal,
     Identity,
-    refuse_batch_norm,
+    refuse_other_degrees,
     smoothing_of,
 )
 from .._problem import Problem
@@ -67,7 +67,7 @@ def flat_directions(
     batch normalisation.
     """
     problem.check(network)
-    refuse_batch_norm("the number of symmetries", network)
+    refuse_other_degrees("the number of symmetries", network)
     check_nonnegative("weight_decay", weight_decay)
     check_nonnegative("rtol", rtol)
     size = sum(w.size for w in network.weights)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._network import AbstractNetwork
+from .._network import AbstractNetwork, refuse_fixed_statistics
 from .._problem import Problem
 from ._samples import of_samples
 from ._unit_layers import unit_layers
@@ -76,24 +76,31 @@ def sample_residual(
     only the sums that `stationarity_residual` looks at vanish. In dense layers it is 0
     only where $V_k$ has rank one (M112 Lemma 6).
 
+    Layers that are normalised over the batch have 1: the gradient is orthogonal to
+    them.
+
     With several outputs it does not vanish in the last layer: the gradients of two
     outputs by it are orthogonal. SGD rests where their sum, weighted with the slopes of
     the sample, is along $V_k$.
 
     **Returns:** NaN where the output does not depend on the layer, as for a sample that
     no unit sees, and where a layer is 0.
+
+    **Raises:** `ValueError` for batch normalisation with fixed statistics.
     """
+    refuse_fixed_statistics("whether a sample is stationary", network)
     # It does not depend on the norms, and squares of small gradients would underflow.
     network = unit_layers(network)
 
     def residual(gradients, outputs):
-        def of(gradient, weight):
+        def of(gradient, weight, degree):
             axes = tuple(range(1, gradient.ndim))
-            along = jnp.multiply.outer(outputs, weight)
+            along = degree * jnp.multiply.outer(outputs, weight)
             norms = jnp.sqrt(jnp.sum(jnp.square(gradient), axis=axes))
             rests = jnp.sqrt(jnp.sum(jnp.square(gradient - along), axis=axes))
             return jnp.max(rests / norms)
 
-        return jnp.stack(list(map(of, gradients, network.weights)))
+        layers = zip(gradients, network.weights, network.degrees, strict=True)
+        return jnp.stack([of(*layer) for layer in layers])
 
     return of_samples(problem, network, residual).T

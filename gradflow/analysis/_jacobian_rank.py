@@ -21,7 +21,9 @@ def jacobian_rank(
     For a dense layer of an exact ReLU network it is $a b^\top$ and its rank 1 (M112
     Lemma 6), or 0 where no unit sees the sample. A convolution uses its kernel at many
     positions, and its rank is as large as their number allows. A diagonal layer counts
-    the units that the output depends on. Within the width of a smoothed kink a unit
+    the units that the output depends on. With batch normalisation the output also
+    depends on what the layer is given of the other samples, and the rank is as large as
+    their number allows. Within the width of a smoothed kink a unit
     adds a multiple of its own weights, whose size goes by the smoothing.
 
     **Arguments:**

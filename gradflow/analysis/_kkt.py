@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from .._check import check_nonnegative
 from .._loss import SquareLoss
-from .._network import AbstractNetwork, refuse_batch_norm
+from .._network import AbstractNetwork, refuse_other_degrees
 from .._problem import Problem
 from .._tree import safe_norm, tree_inner
 from .._types import RealScalarLike
@@ -97,7 +97,7 @@ def kkt_residual(
     """
     check_nonnegative("rtol", rtol)
     _check(problem, multipliers)
-    refuse_batch_norm("the minimum of norms", network)
+    refuse_other_degrees("the minimum of norms", network)
     unit = unit_layers(network)
 
     def of_weights(weights):

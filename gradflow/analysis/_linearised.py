@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from .._check import check_nonnegative
 from .._loss import SquareLoss
-from .._network import AbstractNetwork
+from .._network import AbstractNetwork, refuse_fixed_statistics
 from .._problem import Problem
 from .._types import RealScalarLike
 from ._tangent_kernel import tangent_kernel
@@ -41,7 +41,8 @@ def linearised_outputs(
     - `weight_decay`: $\lambda$ of `GradientFlow`.
     - `inputs`: where the outputs are wanted; at the samples if not given.
 
-    **Raises:** `ValueError` for other losses, and a negative `weight_decay`.
+    **Raises:** `ValueError` for other losses, a negative `weight_decay`, and batch
+    normalisation with fixed statistics.
 
     ??? cite "Reference"
 
@@ -54,6 +55,7 @@ def linearised_outputs(
             f"loss only, got {problem.loss}."
         )
     check_nonnegative("weight_decay", weight_decay)
+    refuse_fixed_statistics("the gradient flow", network)
     g = problem.outputs(network)
     ts, decay = jnp.asarray(ts, g.dtype), 2 * jnp.asarray(weight_decay, g.dtype)
     kernel = tangent_kernel(problem, network).reshape(g.size, g.size)

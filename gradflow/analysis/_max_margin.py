@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._loss import CrossEntropyLoss, ExponentialLoss, LogisticLoss
-from .._network import AbstractNetwork, refuse_batch_norm
+from .._network import AbstractNetwork, refuse_other_degrees
 from .._problem import Problem
 from ._unit_layers import unit_layers
 
@@ -72,7 +72,7 @@ def unit_margin(problem: Problem, network: AbstractNetwork) -> AbstractNetwork:
 
     **Raises:** `ValueError` for regression data, and for batch normalisation.
     """
-    refuse_batch_norm("the minimum of norms", network)
+    refuse_other_degrees("the minimum of norms", network)
     smallest = jnp.min(problem.margins(network))
     smallest = jnp.where(smallest > 0, smallest, jnp.nan)
     scale = smallest ** (-1 / len(network.weights))

@@ -9,10 +9,9 @@ from jaxtyping import Array, Float, Int
 
 from .._network import AbstractNetwork
 from .._problem import Problem
-from .._tree import safe_norm, safe_sqrt
+from .._tree import safe_norm, safe_sqrt, scaled
 from ._classes import classes_of
 from ._features import hidden_features
-from ._scaled import scaled
 
 Center: TypeAlias = Literal["classes", "samples"]
 

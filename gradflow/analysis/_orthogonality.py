@@ -3,10 +3,9 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._network import AbstractNetwork, Conv, refuse_batch_norm
+from .._network import AbstractNetwork, Conv, refuse_other_degrees
 from .._problem import Problem
-from .._tree import safe_norm
-from ._scaled import scaled
+from .._tree import safe_norm, scaled
 
 
 def orthogonality_defect(
@@ -43,7 +42,7 @@ def projection_defect(
     square, and where $W_k^2 = 0$.
 
     **Raises:** `ValueError` for convolutions, whose matrices do not follow one another,
-    and for batch normalisation.
+    for batch normalisation, and for residual networks.
     """
     del problem
 
@@ -73,7 +72,7 @@ def asymmetry(problem: Problem, network: AbstractNetwork) -> Float[Array, " laye
 
 def _of_square_layers(network, measure) -> Float[Array, " layers"]:
     network.check_single()
-    refuse_batch_norm("a product of layers", network)
+    refuse_other_degrees("a product of layers", network)
     if isinstance(network, Conv):
         raise ValueError(
             "`network`: the matrices of a convolution do not follow one another; "

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._network import AbstractNetwork
+from .._network import AbstractNetwork, refuse_fixed_statistics
 from .._problem import Problem
 from .._tree import safe_norm
 
@@ -32,12 +32,17 @@ def representation_residual(
     problem: Problem, network: AbstractNetwork
 ) -> Float[Array, " layers"]:
     r"""$\| V_k - \sum_n \alpha_n \, \partial f_n / \partial V_k \|$ for every layer
-    $k$, with the [`gradflow.analysis.representation_coefficients`][] $\alpha_n$.
+    $k$, with the [`gradflow.analysis.representation_coefficients`][] $\alpha_n$. Layers
+    that are normalised over the batch, whose scale does not matter, have 0 in place of
+    $V_k$.
 
     Equal to [`gradflow.analysis.stationarity_residual`][] over $|\sum_n d_n f_n|$: it
     vanishes where the directions are stationary, and is infinite or NaN where that sum
     vanishes, or a layer.
+
+    **Raises:** `ValueError` for batch normalisation with fixed statistics.
     """
+    refuse_fixed_statistics("a critical point", network)
     norms = network.norms
     rho = network.scale_of(norms)
     outputs, pull = jax.vjp(
@@ -46,12 +51,13 @@ def representation_residual(
     slopes = _slopes(problem, outputs)
     total = _total(slopes, outputs, network)
 
-    def residual(weight, gradient, norm):
+    def residual(weight, gradient, norm, degree):
         # ∂g/∂W_k = (ρ/ρ_k) ∂f/∂V_k, by homogeneity.
-        return safe_norm(weight / norm - (norm / rho) / total * gradient)
+        return safe_norm(degree * weight / norm - (norm / rho) / total * gradient)
 
     (gradients,) = pull(slopes)
-    return jnp.stack(list(map(residual, network.weights, gradients, norms)))
+    layers = zip(network.weights, gradients, norms, network.degrees, strict=True)
+    return jnp.stack([residual(*layer) for layer in layers])
 
 
 def _slopes(problem: Problem, outputs: Float[Array, "N C"]) -> Float[Array, "N C"]:

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._network import AbstractNetwork
+from .._network import AbstractNetwork, refuse_fixed_statistics
 from .._problem import Problem
 from .._tree import safe_norm
 
@@ -19,7 +19,10 @@ def stationarity_residual(
     $S_k = I - V_k V_k^\top$.
 
     **Returns:** NaN where a layer is 0 and has no direction.
+
+    **Raises:** `ValueError` for batch normalisation with fixed statistics.
     """
+    refuse_fixed_statistics("a critical point", network)
     norms = network.norms
     rho = network.scale_of(norms)
 
