@@ -57,13 +57,8 @@ def each_chunk(
     sharding: NamedSharding | None = None,
 ) -> Result:
     """What `sum_over` would sum over the chunks of all devices, along a first axis."""
-    if sharding is None:
-        return _each(summand, shared, samples, size)
-
-    def of_device(shared: Shared, samples: Any) -> Result:
-        return _each(summand, shared, samples, size)
-
-    return _on_devices(of_device, sharding, sharding.spec)(shared, samples)
+    of_device = _by_device(lambda s, x: _each(summand, s, x, size), sharding)
+    return of_device(shared, samples)
 
 
 def map_over(
@@ -74,13 +69,15 @@ def map_over(
     sharding: NamedSharding | None = None,
 ) -> Rows:
     """A function's rows, one for each sample, with the memory of `sum_over`."""
+    of_device = _by_device(lambda s, x: _map(function, s, x, size), sharding)
+    return of_device(shared, samples)
+
+
+def _by_device(function: Callable, sharding: NamedSharding | None) -> Callable:
+    """What each device makes of its samples, along the first axis."""
     if sharding is None:
-        return _map(function, shared, samples, size)
-
-    def of_device(shared: Shared, samples: Any) -> Rows:
-        return _map(function, shared, samples, size)
-
-    return _on_devices(of_device, sharding, sharding.spec)(shared, samples)
+        return function
+    return _on_devices(function, sharding, sharding.spec)
 
 
 def _on_devices(
