@@ -632,6 +632,8 @@ def test_what_needs_a_batch():
         network(problem.dataset.inputs[0])
     with pytest.raises(ValueError, match="batch of one"):
         problem.batch(jnp.array([2])).outputs(network)
+    with pytest.raises(ValueError, match="`batch_size`"):
+        network.with_statistics(problem.dataset.inputs, 0)
     with pytest.raises(ValueError, match="`inputs`"):
         gf.analysis.tangent_kernel(problem, network, inputs=problem.dataset.inputs[:2])
 

@@ -58,8 +58,11 @@ def one_sample(loss=None):
 # The path.
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("clock", CLOCKS)
+@pytest.mark.parametrize(
+    "clock, loss",
+    [*((clock, "logistic") for clock in CLOCKS), ("loss", "exponential")]
+    + [("log_rho", "mean")],
+)
 def test_field_is_the_plain_one_at_another_pace(clock, loss):
     """The velocity of a clock over its pace, and the growth of its time."""
     problem = digits_problem(3, LOSSES[loss])
@@ -113,7 +116,8 @@ def test_field_is_the_plain_one_at_another_pace(clock, loss):
     np.testing.assert_allclose(clocked.time_times_objective, expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("clock", CLOCKS)
+# Of the others the times of growth are known, below.
+@pytest.mark.parametrize("clock", ["loss", "length"])
 def test_same_path_and_time_as_without_a_clock(clock):
     problem = digits_problem(10, gf.LogisticLoss())
     network = gf.Dense(
@@ -147,14 +151,13 @@ def test_same_path_and_time_as_without_a_clock(clock):
         assert distance < 2e-6
 
 
-@pytest.mark.parametrize(
-    "clock, t1, widths",
-    [(gf.LossTime, 400.0, (65, 1)), (gf.LogRho, 5.0, (65, 6, 1))],
-)
-def test_time_of_equal_scale(clock, t1, widths):
+def test_time_of_equal_scale():
     """When a scale is reached, by the clock and in plain time."""
+    clock, t1 = gf.LogRho, 5.0
     problem = digits_problem(10, gf.ExponentialLoss())
-    network = gf.Dense(widths, key=jax.random.key(2), activation=gf.ReLU(0.1), norm=0.8)
+    network = gf.Dense(
+        (65, 6, 1), key=jax.random.key(2), activation=gf.ReLU(0.1), norm=0.8
+    )
 
     def rate(problem, network):
         """Of log rho."""
@@ -195,34 +198,17 @@ def test_log_time_is_that_of_the_clock():
     np.testing.assert_allclose(run.log_ts, expected, rtol=1e-6, atol=1e-5)
 
 
-def continued(problem, run, flow, t1, **options):
-    start = jnp.logaddexp(0, run.log_ts[-1])
-    return gf.solve(problem, gf.LogTime(flow), run.final, t1, t0=start, **options)
-
-
-def test_log_time_goes_on_from_the_end_of_a_run():
-    """In two parts and in one."""
-    problem = digits_problem(5, gf.ExponentialLoss())
-    flow, network = gf.GradientFlow(), linear(jax.random.key(3))
-    options = {"rtol": 1e-7, "observe": {}}
-    first = gf.solve(problem, gf.LossTime(flow), network, 20.0, **options)
-    ts = [jnp.logaddexp(0, first.log_ts[-1]), 8.0]
-    second = continued(problem, first, flow, 8.0, ts=ts, **options)
-    whole = gf.solve(problem, gf.LogTime(flow), network, 8.0, ts=ts, **options)
-    np.testing.assert_allclose(second.log_ts[0], first.log_ts[-1], rtol=1e-12)
-    for run in (second, whole):
-        np.testing.assert_allclose(run.log_ts, np.log(np.expm1(ts)), rtol=1e-6)
-    assert second.log_ts[0] > 1
-    for i in range(2):
-        assert gf.analysis.relative_distance(second[i], whole[i]) < 1e-6
-
-
 def test_log_time_goes_on_where_the_loss_underflows():
     options = {"rtol": 1e-8, "observe": {}}
     start = scalar_network(1, 0.5)
     run = gf.solve(one_sample(), gf.LossTime(gf.GradientFlow()), start, 2e3, **options)
     assert one_sample().value(run.final) == 0
-    rest = continued(one_sample(), run, gf.GradientFlow(), 1e4, ts=[1e4], **options)
+    start = jnp.logaddexp(0, run.log_ts[-1])
+    clock = gf.LogTime(gf.GradientFlow())
+    rest = gf.solve(
+        one_sample(), clock, run.final, 1e4, t0=start, ts=[start, 1e4], **options
+    )
+    np.testing.assert_allclose(rest.log_ts[0], run.log_ts[-1], rtol=1e-12)
     expected = gf.analysis.rho_of_log_time(1e4, 0.5)
     np.testing.assert_allclose(rho(None, rest.final), expected, rtol=1e-7)
 
@@ -231,22 +217,15 @@ def test_log_time_goes_on_where_the_loss_underflows():
 
 
 @pytest.mark.parametrize(
-    "flow, layers, law",
-    [
-        (gf.GradientFlow(), 1, 1),
-        (gf.GradientFlow(), 2, 2),
-        (gf.GradientFlow(), 3, 3),
-        (gf.LagrangeFlow(all_norms=True), 3, 3),
-        (gf.LagrangeFlow(), 3, 1),
-    ],
+    "flow, law", [(gf.LagrangeFlow(all_norms=True), 3), (gf.LagrangeFlow(), 1)]
 )
-def test_closed_form_of_growth(flow, layers, law):
+def test_closed_form_of_growth(flow, law):
     """Over 1,000 decades of time. One norm grows as that of a single layer does."""
     log_ts = np.geomspace(1.0, 2303.0, 9)
     run = gf.solve(
         one_sample(),
         gf.LogTime(flow),
-        scalar_network(layers, 0.5),
+        scalar_network(3, 0.5),
         log_ts[-1],
         ts=log_ts,
         rtol=1e-9,
@@ -259,7 +238,7 @@ def test_closed_form_of_growth(flow, layers, law):
     np.testing.assert_allclose(run.observables["rho"], expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize("layers", [1, 3])
 def test_time_of_growth(layers):
     """The other way round: the time at which a scale is reached."""
     run = gf.solve(
@@ -282,8 +261,7 @@ def test_time_of_growth(layers):
 @pytest.mark.parametrize(
     "loss, clock, t1",
     [
-        (gf.ExponentialLoss(), gf.LossTime, 2e8),
-        (gf.LogisticLoss(), gf.LogTime, 5.6e6),
+        (gf.ExponentialLoss(), gf.LogTime, 5.6e6),
         (gf.LogisticLoss("mean"), gf.LossTime, 2e8),
     ],
 )
@@ -308,12 +286,8 @@ def test_linear_network_becomes_the_support_vector_machine(loss, clock, t1):
 
 @pytest.mark.parametrize(
     "flow, log_t",
-    [
-        (gf.GradientFlow(), 500.0),
-        (gf.LagrangeFlow(), 40.0),
-        (gf.WeightNormFlow(), 100.0),
-    ],
-    ids=["gradient", "lagrange", "weight_norm"],
+    [(gf.GradientFlow(), 500.0), (gf.LagrangeFlow(), 40.0)],
+    ids=["gradient", "lagrange"],
 )
 def test_smoothed_margin_never_decreases(flow, log_t):
     problem = digits_problem(5, gf.LogisticLoss())
@@ -358,7 +332,7 @@ def test_classes_to_infinity():
 # With weight decay.
 
 
-@pytest.mark.parametrize("clock", CLOCKS)
+@pytest.mark.parametrize("clock", ["log_rho", "length"])
 def test_equilibrium_of_the_scale(clock):
     problem = digits_problem(10, gf.ExponentialLoss())
     decay = 1e-3
@@ -366,23 +340,18 @@ def test_equilibrium_of_the_scale(clock):
         problem,
         CLOCKS[clock][0](gf.LagrangeFlow(weight_decay=decay)),
         linear(jax.random.key(6)),
-        {"loss": 1e4, "log_rho": 30.0}.get(clock, 100.0),
+        {"length": 100.0, "log_rho": 30.0}[clock],
         ts=[0.0],
         rtol=1e-6,
         observe={},
     )
     expected = gf.analysis.rho_eq(problem, run.final, decay)
     np.testing.assert_allclose(rho(problem, run.final), expected, rtol=1e-6)
-    names = {"length": gf.RESULTS.at_rest, "log_time": gf.RESULTS.at_rest}
-    assert run.result == names.get(clock, gf.RESULTS.successful)
+    names = {"length": gf.RESULTS.at_rest, "log_rho": gf.RESULTS.successful}
+    assert run.result == names[clock]
 
 
-@pytest.mark.parametrize(
-    "flow",
-    [gf.GradientFlow(1e-3), gf.WeightNormFlow(1e-3)],
-    ids=["gradient", "weight_norm"],
-)
-def test_equilibrium_of_two_layers(flow):
+def test_equilibrium_of_two_layers():
     """Of all norms, and of the directions: each layer is the sum of the samples'
     gradients that the slopes make (M112 59)."""
     problem = digits_problem(5, gf.ExponentialLoss())
@@ -390,7 +359,13 @@ def test_equilibrium_of_two_layers(flow):
         (65, 8, 1), key=jax.random.key(4), norm=1.0, activation=gf.ReLU(1e-2)
     )
     run = gf.solve(
-        problem, gf.LogTime(flow), network, 1e5, ts=[0.0], rtol=1e-5, observe={}
+        problem,
+        gf.LogTime(gf.GradientFlow(1e-3)),
+        network,
+        1e5,
+        ts=[0.0],
+        rtol=1e-5,
+        observe={},
     )
     assert run.result == gf.RESULTS.at_rest
     expected = gf.analysis.rho_eq(problem, run.final, 1e-3, num_norms=2)
@@ -404,7 +379,7 @@ def test_less_decay_comes_nearer_to_the_largest_margin():
     problem = digits_problem(5, gf.ExponentialLoss())
     svm = gf.analysis.hard_margin_svm(problem.dataset)
     distances = []
-    for decay in (1e-2, 1e-14, 1e-60):
+    for decay in (1e-2, 1e-60):
         run = gf.solve(
             problem,
             gf.LogTime(gf.LagrangeFlow(weight_decay=decay)),
@@ -416,9 +391,8 @@ def test_less_decay_comes_nearer_to_the_largest_margin():
         assert run.result == gf.RESULTS.at_rest
         direction = run.final.weights[0][0] / run.final.norms[0]
         distances.append(np.linalg.norm(direction - svm.direction))
-    assert distances[1] < distances[0] / 5
-    assert distances[2] < distances[1] / 5
-    assert distances[2] < 0.03
+    assert distances[1] < distances[0] / 25
+    assert distances[1] < 0.03
 
 
 @pytest.mark.parametrize(
@@ -449,23 +423,21 @@ def solve_named(problem, clock, network):
     return caught.value.trajectory.result
 
 
-@pytest.mark.parametrize("clock", [(gf.LossTime, 1e6), (gf.LogTime, 1e3)])
-def test_label_error(clock):
+def test_label_error():
     inputs = jnp.asarray([[1.0, 0.2], [1.0, -0.1], [0.9, 0.1], [1.0, 0.05]])
     inputs = inputs / jnp.linalg.norm(inputs, axis=1, keepdims=True)
     dataset = gf.Dataset(inputs, jnp.asarray([1.0, 1.0, -1.0, 1.0]))
     problem = gf.Problem(dataset, gf.LogisticLoss())
     network = gf.Dense((2, 1), key=jax.random.key(8), activation=gf.Identity())
-    assert solve_named(problem, clock, network) == gf.RESULTS.positive_loss
+    assert solve_named(problem, (gf.LossTime, 1e6), network) == gf.RESULTS.positive_loss
 
 
-@pytest.mark.parametrize("clock", ["loss", "log_rho"])
-def test_dead_network(clock):
+def test_dead_network():
     network = gf.Dense((65, 4, 1), key=jax.random.key(9))
     first, last = network.weights
     dead = network.with_weights((-jnp.abs(first), last))
     problem = digits_problem(3, gf.ExponentialLoss())
-    assert solve_named(problem, CLOCKS[clock], dead) == gf.RESULTS.dead_network
+    assert solve_named(problem, (gf.LogRho, 1.5), dead) == gf.RESULTS.dead_network
 
 
 def test_decayed_to_nothing():

@@ -243,9 +243,9 @@ def test_collapse_at_late_times(tmp_path, capsys):
     """Two layers, not as far."""
     example = _module("collapse_at_late_times")
     networks = {"two layers": example.NETWORKS["two layers"]}
-    flows, rests = example.main(tmp_path, end=1e3, networks=networks, decays=(1e-3,))
+    flows, rests = example.main(tmp_path, end=300.0, networks=networks, decays=(1e-3,))
     for flow in flows.values():
-        assert flow.observables["log10_loss"][-1] < -400
+        assert flow.observables["log10_loss"][-1] < -120
         assert np.all(np.diff(flow.observables["smoothed_margin"]) > 0)
     as_they_are, whitened = flows.values()
     nc1, nc2, nc3 = (

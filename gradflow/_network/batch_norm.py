@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Float
 
+from .._check import check_positive_integer
 from .._tree import safe_norm
 from .._types import Weights
 from .absorbed import Absorbed, absorb, of_units
@@ -138,7 +139,11 @@ class BatchNorm(AbstractNetwork):
             memory at a time, and how devices share them; see [`gradflow.Problem`][].
             One layer's statistics are known before those of the next are taken, so the
             inputs go through the network once for each layer.
+
+        **Raises:** `ValueError` for a `batch_size` that is not a positive integer.
         """
+        if batch_size is not None:
+            check_positive_integer("batch_size", batch_size)
         if sharding is None and (batch_size or len(inputs)) >= len(inputs):
 
             def all_layers(x):
