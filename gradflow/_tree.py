@@ -26,15 +26,19 @@ def tree_isfinite(a: Any) -> Bool[Array, ""]:
 
 
 def scaled(x: Float[Array, "*axes"]) -> tuple[Float[Array, "*axes"], Float[Array, ""]]:
-    """An array divided by its largest entry in absolute value, and that entry, or 1 for
-    an array of zeros: squares of the entries could under- or overflow.
+    """An array in units of about its largest entry in absolute value, and that unit, or
+    1 for an array of zeros: squares of the entries could under- or overflow.
 
-    The scale is a constant to derivatives. What is computed from the array must not
-    depend on it, or be multiplied by it again.
+    The unit is a power of two, so that nothing is rounded, and a constant to
+    derivatives. What is computed from the array must not depend on it, or be multiplied
+    by it again.
     """
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x)))
-    largest = jnp.where(largest > 0, largest, 1)
-    return x / largest, largest
+    _, exponent = jnp.frexp(jnp.where(largest > 0, largest, 1))
+    # The inverse of the unit has to be a number, too.
+    most = -jnp.finfo(x.dtype).minexp
+    unit = jnp.ldexp(jnp.ones_like(largest), jnp.clip(exponent - 1, -most, most))
+    return x / unit, unit
 
 
 def scaled_norm(x: Float[Array, "..."]) -> Float[Array, ""]:

@@ -550,7 +550,7 @@ def test_clock_of_the_scale():
         assert_close(pace(clock.init(network)), 1.0, 1e-12)
 
 
-@pytest.mark.parametrize("size", [1e-200, 1e200])
+@pytest.mark.parametrize("size", [1e-300, 1e-200, 1e200, 1e307])
 def test_norms_whose_squares_are_not_numbers(size):
     network = network_of("dense", "plain")
     weights = (size * network.weights[0], *network.weights[1:])
